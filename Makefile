@@ -1,0 +1,65 @@
+# One verb per job; each can be run twice in a row, and from a clean clone.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+SOURCES := __main__.py settings.py components sandbox tests
+
+.DEFAULT_GOAL := help
+.PHONY: help up preview status down env test check format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/run ## Start the sandbox where it is not running, deploy the local stack, show what runs
+	@$(RUN) sandbox up
+
+preview: $(VENV)/run ## Show what `make up` would change (DIFF=1: field by field)
+	@$(RUN) sandbox preview $(if $(DIFF),--diff)
+
+status: $(VENV)/run ## Show what runs in the sandbox
+	@$(RUN) sandbox status
+
+down: $(VENV)/run ## Stop the sandbox; what it stores is kept
+	@$(RUN) sandbox down
+
+env: $(VENV)/run ## Print the variables for kubectl, helm and pulumi: eval "$$(make -s env)"
+	@$(RUN) sandbox env
+
+test: $(VENV)/dev ## Run all tests, on a control plane of their own
+	@$(RUN) pytest $(ARGS)
+
+check: $(VENV)/dev ## Check style, types and workflows; changes nothing
+	@$(RUN) ruff check $(SOURCES)
+	@$(RUN) ruff format --check $(SOURCES)
+	@$(RUN) mypy
+	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+
+format: $(VENV)/dev ## Rewrite the sources in the project's style
+	@$(RUN) ruff check --fix-only $(SOURCES)
+	@$(RUN) ruff format $(SOURCES)
+
+lock: $(VENV)/dev ## Pin the Python packages anew, with hashes
+	@$(RUN) piptools compile $(LOCK) -o requirements.txt pyproject.toml
+	@$(RUN) piptools compile $(LOCK) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+LOCK := -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	--no-header --no-emit-index-url --no-emit-find-links
+
+clean: ## Remove the sandbox and the virtual environment; built programs stay in the cache
+	@if [ -x $(VENV)/bin/python ]; then $(RUN) sandbox clean; fi
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The virtual environment is made anew when the pins change.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run: requirements.txt | $(VENV)/bin/python
+	@echo "Installing the Python packages of $< into $(VENV) …"
+	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt | $(VENV)/bin/python
+	@echo "Installing the Python packages of $< into $(VENV) …"
+	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(VENV)/run

@@ -1,0 +1,34 @@
+{{/*
+The data of a part's Secret as JSON, keys sorted; nothing where a part has no secrets. The environment
+variables are named here and nowhere else.
+*/}}
+{{- define "mern.secretData" -}}
+{{- $data := dict -}}
+{{- range $name, $value := .values.secrets -}}
+{{- $_ := set $data $name (b64enc $value) -}}
+{{- end -}}
+{{- range $name, $key := dict "MONGODB_URI" "mongodbUri" "AWS_ACCESS_KEY_ID" "awsAccessKeyId" "AWS_SECRET_ACCESS_KEY" "awsSecretAccessKey" -}}
+{{- with get $.values $key -}}
+{{- $_ := set $data $name (b64enc .) -}}
+{{- end -}}
+{{- end -}}
+{{- with $data -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+`data`, not `stringData`: a key removed from `stringData` would stay in the cluster.
+*/}}
+{{- define "mern.secret" -}}
+{{- with include "mern.secretData" . -}}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  {{- include "mern.metadata" $ | nindent 2 }}
+type: Opaque
+data:
+  {{- . | fromJson | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}

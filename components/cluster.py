@@ -1,0 +1,146 @@
+"""Where the stack deploys: the Kubernetes provider, and a client for what the program itself reads."""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+import yaml
+from lightkube import Client, KubeConfig
+
+from settings import AwsSettings, ClusterSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EksCluster:
+    """What AWS says of the EKS cluster."""
+
+    name: str
+    arn: str
+    vpc_id: str
+    oidc_issuer: str
+    """Without `https://`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The cluster of this stack."""
+
+    provider: kubernetes.Provider
+    client: Client
+    """Reads what Helm has stored."""
+    eks: EksCluster | None = None
+    aws_provider: aws.Provider | None = None
+
+
+def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
+    """The cluster that the stack's config names; never the current context of a kube config.
+
+    Raises:
+        pulumi.RunError: the kube config or the EKS cluster cannot be found.
+    """
+    if settings.eks_cluster_name is None:
+        assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
+        config = _from_file(Path(settings.kubeconfig).expanduser(), settings.context)
+        server = config["clusters"][0]["cluster"].get("server", "")
+        return _cluster(config, f"{settings.context}@{server}")
+    assert account is not None  # Settings has seen to it  # noqa: S101
+    aws_provider = aws.Provider(
+        "aws", region=account.region, allowed_account_ids=[account.account_id]
+    )
+    found = aws.eks.get_cluster(
+        settings.eks_cluster_name, opts=pulumi.InvokeOptions(provider=aws_provider)
+    )
+    eks = EksCluster(
+        name=found.name,
+        arn=found.arn,
+        vpc_id=found.vpc_config.vpc_id,
+        oidc_issuer=found.identities[0].oidcs[0].issuer.removeprefix("https://"),
+    )
+    config = _for_eks(found, account.region)
+    return _cluster(config, found.arn, eks=eks, aws_provider=aws_provider)
+
+
+def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
+    provider = kubernetes.Provider(
+        "cluster",
+        # Credentials can be in it. Its content, not its path, which differs per machine.
+        kubeconfig=pulumi.Output.secret(json.dumps(config)),
+        # Without it, a new address or certificate of the same cluster would replace everything.
+        cluster_identifier=identifier,
+    )
+    client = Client(config=KubeConfig.from_dict(config).get(), field_manager="mern")
+    return Cluster(provider=provider, client=client, **more)
+
+
+def _from_file(path: Path, context: str) -> dict[str, Any]:
+    """One context of a kube config, with files it points to taken in."""
+    mend = "pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+    try:
+        config = yaml.safe_load(path.read_text())
+        contexts = {item["name"]: item["context"] for item in config["contexts"]}
+    except OSError as error:
+        raise pulumi.RunError(
+            f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}\n      {mend}"
+        ) from None
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise pulumi.RunError(
+            f"mern:cluster.kubeconfig: {path} is not a kube config\n      {mend}"
+        ) from None
+    if context not in contexts:
+        raise pulumi.RunError(
+            f"mern:cluster.context: {path} has no context {context}; it has "
+            f"{', '.join(contexts) or 'none'}\n"
+            "      pulumi config set --path 'mern:cluster.context' CONTEXT"
+        )
+    chosen = contexts[context]
+
+    def pick(kind: str, name: str) -> dict[str, Any]:
+        entry = next((item[kind] for item in config[f"{kind}s"] if item["name"] == name), {})
+        return {"name": name, kind: _inline(entry, path.parent)}
+
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [pick("cluster", chosen["cluster"])],
+        "users": [pick("user", chosen["user"])],
+        "contexts": [{"name": context, "context": chosen}],
+        "current-context": context,
+    }
+
+
+def _inline(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`entry` with the files it names taken in: their paths would differ per machine."""
+    data = {}
+    for key, value in entry.items():
+        if key in ("certificate-authority", "client-certificate", "client-key"):
+            data[f"{key}-data"] = base64.b64encode((folder / value).read_bytes()).decode()
+        else:
+            data[key] = value
+    return data
+
+
+def _for_eks(found: Any, region: str) -> dict[str, Any]:
+    """A kube config that asks `aws eks get-token` for credentials, so that no token is stored."""
+    exec_ = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["eks", "get-token", "--cluster-name", found.name, "--region", region],
+        "interactiveMode": "Never",
+    }
+    cluster = {
+        "server": found.endpoint,
+        "certificate-authority-data": found.certificate_authorities[0].data,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": found.arn, "cluster": cluster}],
+        "users": [{"name": found.arn, "user": {"exec": exec_}}],
+        "contexts": [{"name": found.arn, "context": {"cluster": found.arn, "user": found.arn}}],
+        "current-context": found.arn,
+    }

@@ -1,0 +1,128 @@
+"""The MERN application on a cluster: its namespace, the values of its chart, and the release."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+from lightkube import ApiError
+
+from components.cluster import Cluster
+from components.release import ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
+from settings import NamespaceSettings, Settings
+
+RELEASE = "mern"
+CHART = "./chart"
+IMAGES = ("mernClient", "mernServer", "pythonScript")
+
+# Asks the load balancer controller to hold a pod back until its target is healthy. It acts on pods
+# made after it, so it is there before the release.
+NAMESPACE_LABELS = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
+
+
+def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
+    """Render the chart with this stack's values, before anything is registered.
+
+    Raises:
+        ChartError: the chart cannot be rendered, or its schema refuses `mern:values`.
+    """
+    values = chart_values(settings, _running_values(settings, cluster))
+    args = ReleaseArgs(
+        chart=CHART,
+        name=RELEASE,
+        namespace=settings.namespace.name,
+        values=values,
+        timeout=settings.release.timeout,
+        show_objects=settings.release.show_objects,
+    )
+    return plan_release(args, cluster.provider)
+
+
+def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, Any]:
+    """The chart's values: `mern:values`, the image tag, and the credentials.
+
+    Args:
+        settings: of the stack.
+        running: the values of what runs now; they give the image tags that the config leaves open.
+    """
+    values = copy.deepcopy(settings.values)
+    for part in IMAGES:
+        tag = settings.image_tag or running.get(part, {}).get("image", {}).get("tag")
+        if tag:
+            _put(values, f"{part}.image", "tag", tag)
+    _put(values, "mernServer", "mongodbUri", settings.mongodb_uri)
+    _put(values, "pythonScript", "mongodbUri", settings.mongodb_uri)
+    if settings.server_secrets:
+        _put(values, "mernServer", "secrets", settings.server_secrets)
+    if settings.aws_access_key_id and settings.aws_secret_access_key:
+        _put(values, "pythonScript", "awsAccessKeyId", settings.aws_access_key_id)
+        _put(values, "pythonScript", "awsSecretAccessKey", settings.aws_secret_access_key)
+    if settings.python_script:
+        role = {"eks.amazonaws.com/role-arn": settings.python_script.role_arn}
+        _put(values, "pythonScript.serviceAccount", "annotations", role)
+    return values
+
+
+def _put(values: dict[str, Any], path: str, key: str, value: Any) -> None:
+    """Set `key` at `path` unless the stack's own values have it. A mapping that is none is left
+    alone, for the chart's schema to refuse."""
+    for part in path.split("."):
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return
+        values = inner
+    values.setdefault(key, value)
+
+
+def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
+    """The values of the newest revision, where the config leaves the image tag to what runs."""
+    if settings.image_tag:
+        return {}
+    namespace = settings.namespace.name
+    try:
+        running = record.newest(cluster.client, RELEASE, namespace)
+    except Exception as error:  # whatever keeps the cluster away: the preview goes on
+        reason = error.status.message if isinstance(error, ApiError) else type(error).__name__
+        pulumi.log.warn(
+            f"mern:imageTag is not set, and which images run in {namespace} could not be read "
+            f"({reason}): the chart's own tags are used"
+        )
+        return {}
+    if running is None:
+        return {}
+    tags = {part: running.values.get(part, {}).get("image", {}).get("tag") for part in IMAGES}
+    text = ", ".join(f"{part} {tag or 'the default of the chart'}" for part, tag in tags.items())
+    pulumi.log.info(f"mern:imageTag is not set: images stay as in revision {running.revision}: {text}")
+    return running.values
+
+
+class MernApplication(pulumi.ComponentResource):  # type: ignore[misc]
+    """The release in its namespace."""
+
+    release: ChartRelease
+
+    def __init__(
+        self,
+        name: str,
+        plan: ReleasePlan,
+        namespace: NamespaceSettings,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("mern:index:MernApplication", name, None, opts)
+        wait_for = _namespace(name, namespace, pulumi.ResourceOptions(parent=self))
+        depends_on = [wait_for, *(opts.depends_on or [] if opts else [])]
+        self.release = ChartRelease(
+            name, plan, pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        )
+        self.register_outputs({})
+
+
+def _namespace(
+    name: str, settings: NamespaceSettings, opts: pulumi.ResourceOptions
+) -> pulumi.Resource:
+    metadata = {"name": settings.name, "labels": NAMESPACE_LABELS}
+    if settings.mode == "existing":
+        return kubernetes.core.v1.NamespacePatch(f"{name}-namespace", metadata=metadata, opts=opts)
+    opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=settings.protect))
+    return kubernetes.core.v1.Namespace(f"{name}-namespace", metadata=metadata, opts=opts)

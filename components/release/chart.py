@@ -1,0 +1,155 @@
+"""A local chart: the digest of its files, and its rendering by the Helm that will deploy it."""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pulumi
+import yaml
+from pydantic import SecretStr
+
+
+class ChartError(pulumi.RunError):  # type: ignore[misc]
+    """A chart that cannot be loaded or rendered; ends the program without a stack trace."""
+
+
+def describe(chart: str) -> str:
+    """The chart's name, version and the digest of its files, as in `mern 0.1.0 (files 3f2a…)`.
+
+    The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
+    respected. The folder's path, file times and the line endings of a checkout do not matter.
+
+    Raises:
+        ChartError: `chart` is not the folder of a chart.
+    """
+    folder = Path(chart)
+    try:
+        meta = yaml.safe_load((folder / "Chart.yaml").read_bytes())
+        name, version = meta["name"], meta["version"]
+    except OSError as error:
+        raise ChartError(f"chart {chart}: cannot read Chart.yaml: {error.strerror}") from None
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ChartError(f"chart {chart}: Chart.yaml gives no name and version") from None
+    digest = hashlib.sha256()
+    for path, file in sorted(_files(folder)):
+        content = file.read_bytes()
+        if b"\0" not in content:
+            content = content.replace(b"\r\n", b"\n")
+        digest.update(f"{path}\0{len(content)}\0".encode() + content)
+    return f"{name} {version} (files {digest.hexdigest()[:16]})"
+
+
+def render(
+    chart: str,
+    name: str,
+    namespace: str,
+    values: Mapping[str, Any],
+    provider: pulumi.ProviderResource,
+) -> list[dict[str, Any]]:
+    """The Kubernetes objects of the chart, hooks and CRDs among them, test hooks not.
+
+    Rendered by the function `kubernetes:helm:template` of the Kubernetes provider, which works
+    without a cluster too.
+
+    Raises:
+        ChartError: with Helm's own words, every secret of `values` masked.
+    """
+    folder = PurePosixPath(chart)
+    options = {
+        "chart": folder.name,
+        "path": str(folder.parent),
+        "release_name": name,
+        "namespace": namespace,
+        "values": plain(values),
+    }
+    try:
+        answer = pulumi.runtime.invoke(
+            "kubernetes:helm:template",
+            {"jsonOpts": json.dumps(options)},
+            pulumi.InvokeOptions(provider=provider),
+        )
+    except Exception as error:  # the SDK raises a bare Exception for every failed call
+        text = str(error).split("failed to create chart from template: ")[-1]
+        text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
+        where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
+        raise ChartError(where + mask(text.strip(), secrets_of(values))) from None
+    return list((answer.value or {}).get("result", []))
+
+
+def plain(values: Any) -> Any:
+    """`values` with every `SecretStr` opened."""
+    return _map_leaves(values, lambda leaf: leaf.get_secret_value())
+
+
+def marked(values: Any) -> Any:
+    """`values` with every `SecretStr` as a secret Output of its own, so that the rest of a diff stays
+    readable."""
+    return _map_leaves(values, lambda leaf: pulumi.Output.secret(leaf.get_secret_value()))
+
+
+def secrets_of(values: Any) -> list[str]:
+    """The text of every `SecretStr` in `values`, the longest first."""
+    found: set[str] = set()
+    _map_leaves(values, lambda leaf: found.add(leaf.get_secret_value()))
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def mask(text: str, secrets: list[str]) -> str:
+    """`text` with `[secret]` in place of each secret, also as JSON, Go and YAML quote it."""
+    for secret in secrets:
+        quoted = json.dumps(secret)[1:-1]
+        for form in {secret, quoted, quoted.replace("'", "''"), secret.replace("'", "''")}:
+            text = text.replace(form, "[secret]")
+    return text
+
+
+def _map_leaves(values: Any, change: Callable[[SecretStr], Any]) -> Any:
+    match values:
+        case SecretStr():
+            return change(values)
+        case Mapping():
+            return {key: _map_leaves(value, change) for key, value in values.items()}
+        case list() | tuple():
+            return [_map_leaves(value, change) for value in values]
+    return values
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files that Helm loads: path in the chart, and where it is."""
+    ignore = folder / ".helmignore"
+    rules = ["templates/.?*"]  # Helm's own default
+    if ignore.is_file():
+        lines = ignore.read_text(encoding="utf-8-sig").splitlines()
+        rules += [rule for line in lines if (rule := line.strip()) and not rule.startswith("#")]
+
+    def walk(at: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+        for entry in at.iterdir():
+            path = prefix + entry.name
+            if entry.is_dir():
+                if not _ignored(path, True, rules):
+                    yield from walk(entry, f"{path}/")
+            elif not _ignored(path, False, rules):
+                yield path, entry
+
+    yield from walk(folder, "")
+
+
+def _ignored(path: str, is_dir: bool, rules: list[str]) -> bool:
+    """Helm's rules for `.helmignore` (helm/pkg/ignore), which are not Git's: no `**`; a pattern with a
+    slash is held against the whole path, one without against the last name; `!` ignores all that
+    does *not* match."""
+    return any(_matches(path, is_dir, rule) for rule in rules)
+
+
+def _matches(path: str, is_dir: bool, rule: str) -> bool:
+    negate, rule = rule.startswith("!"), rule.removeprefix("!")
+    if rule.endswith("/") and not is_dir:
+        return negate
+    rule = rule.removesuffix("/")
+    parts = path.split("/") if "/" in rule else [path.rsplit("/", 1)[-1]]
+    wanted = rule.removeprefix("/").replace("[^", "[!").split("/")
+    same = len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+    return same != negate

@@ -1,0 +1,89 @@
+"""The Kubernetes objects of a release, shown in Pulumi's own tree.
+
+Each object is a component resource whose inputs are the object itself. A component does nothing, but
+the engine compares its inputs: so a preview says which objects are created, updated and deleted, and
+`--diff` says which fields, without any diff code here.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import pulumi
+
+
+class KubernetesObject(pulumi.ComponentResource):  # type: ignore[misc]
+    """One object that Helm deploys; for show, Helm alone creates, changes and deletes it."""
+
+
+def show(
+    objects: Iterable[Mapping[str, Any]],
+    *,
+    release: pulumi.Resource,
+    name: str,
+    namespace: str,
+    secrets: list[str],
+) -> list[KubernetesObject]:
+    """Register each of `objects` as a child of `release`.
+
+    All that a Secret holds, and every text with one of `secrets` in it, becomes a secret of Pulumi:
+    `[secret]` on the screen, ciphertext in the state.
+
+    Args:
+        objects: the rendered objects.
+        release: the Release that deploys them.
+        name: of the release.
+        namespace: of the release, and of objects that name none.
+        secrets: texts that must not be seen.
+    """
+    hidden = tuple(form for secret in secrets for form in _forms(secret))
+    seen: Counter[tuple[str, str]] = Counter()
+    children = []
+    for item in objects:
+        meta = item.get("metadata", {})
+        group = item["apiVersion"]
+        kind = f"helm:{group if '/' in group else f'core/{group}'}:{item['kind']}"
+        # A URN holds the types of the parents, not their names: without the release's name and
+        # namespace the objects of two releases would be the same resource.
+        full = "/".join([name, meta.get("namespace", namespace), meta.get("name", "unnamed")])
+        seen[kind, full] += 1
+        if seen[kind, full] > 1:  # a hook may share a name with another
+            full += f"#{seen[kind, full]}"
+        # A parent's protection and retention are inherited, and would fail or hide the removal of
+        # an object that Helm has long deleted.
+        opts = pulumi.ResourceOptions(
+            parent=release, depends_on=[release], protect=False, retain_on_delete=False
+        )
+        children.append(KubernetesObject(kind, full, _marked(item, hidden), opts))
+    return children
+
+
+def _marked(item: Mapping[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
+    def hide_all(leaf: Any) -> Any:
+        return pulumi.Output.secret(leaf)
+
+    def hide_known(leaf: Any) -> Any:
+        known = isinstance(leaf, str) and any(form in leaf for form in hidden)
+        return pulumi.Output.secret(leaf) if known else leaf
+
+    is_secret = item["kind"] == "Secret" and item["apiVersion"] == "v1"
+    content = ("data", "stringData") if is_secret else ()
+    return {
+        key: _map_leaves(value, hide_all if key in content else hide_known)
+        for key, value in item.items()
+    }
+
+
+def _map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    match value:
+        case Mapping():
+            return {key: _map_leaves(item, change) for key, item in value.items()}
+        case list():
+            return [_map_leaves(item, change) for item in value]
+    return change(value)
+
+
+def _forms(secret: str) -> set[str]:
+    return {secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode()}

@@ -1,0 +1,185 @@
+"""A Kubernetes control plane on this machine: etcd, API server, controllers and scheduler are the
+real ones, started by kwokctl; kwok plays the nodes, whose pods become ready but run no code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.tools import SandboxError
+
+NAME = "mern"
+PROGRAMS = {
+    "etcd": "etcd",
+    "kube-apiserver": "kube-apiserver",
+    "kube-controller-manager": "kube-controller-manager",
+    "kube-scheduler": "kube-scheduler",
+    "kwok-controller": "kwok",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane:
+    """One control plane, with all it keeps in `folder`."""
+
+    folder: Path
+    tools: Path
+    """Folder of the programs."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def _home(self) -> Path:
+        return self.folder / "kwok/clusters" / NAME
+
+    @property
+    def _whole(self) -> Path:
+        """There when the control plane was once completely set up."""
+        return self._home / "whole"
+
+    def start(self) -> bool:
+        """Have it running; False when it was set up afresh and is empty.
+
+        Raises:
+            SandboxError: it cannot be started.
+        """
+        if self._whole.exists():
+            if len(self.processes()) == len(PROGRAMS) and self._answers():
+                return True
+            if self._restart():
+                return True
+            print("The sandbox's control plane is broken and is set up afresh")
+        self.remove()
+        self._create()
+        return False
+
+    def stop(self) -> None:
+        """End its processes, and only those; what it stores is kept."""
+        if running := self.processes():
+            self._kwokctl("stop", "cluster", check=False)
+            for stop in (signal.SIGTERM, signal.SIGKILL):
+                running = _end(running & self.processes(), stop)
+        for file in self._home.glob("pids/*"):
+            file.unlink()
+
+    def remove(self) -> None:
+        """End its processes and delete what it stores."""
+        self.stop()
+        shutil.rmtree(self.folder / "kwok", ignore_errors=True)
+        self.kubeconfig.unlink(missing_ok=True)
+
+    def processes(self) -> set[int]:
+        """Ids of its processes, told by the folder in their command line, not by a stale file."""
+        mark = f"{self._home}/bin/"
+        return {pid for pid, command in _all_processes() if command.startswith(mark)}
+
+    def _restart(self) -> bool:
+        self.stop()
+        started = self._kwokctl("start", "cluster", check=False)
+        return started.returncode == 0 and self._answers(30)
+
+    def _create(self) -> None:
+        binaries = []
+        for component, program in PROGRAMS.items():
+            # Absolute and resolved: kwokctl links it into its own folder.
+            binaries += [f"--{component}-binary", str((self.tools / program).resolve())]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._kwokctl(
+                *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
+                *binaries,
+            )
+            self.kubeconfig.chmod(0o600)
+            if not self._answers(60):
+                raise SandboxError(f"the API server does not answer{self._log()}")
+            self._kwokctl("scale", "node", "--replicas", "2")
+        except SandboxError:
+            self.stop()
+            raise
+        self._whole.touch()
+
+    def _kwokctl(self, *args: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        env = {**os.environ, "KWOK_WORKDIR": str(self.folder / "kwok")}
+        env.pop("KUBECONFIG", None)
+        done = subprocess.run(
+            [str(self.tools / "kwokctl"), "--name", NAME, "--v", "ERROR", *args],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            said = (done.stderr or done.stdout).strip()[-2000:]
+            raise SandboxError(f"kwokctl {args[0]} {args[1]} failed: {said}{self._log()}")
+        return done
+
+    def _answers(self, seconds: float = 2) -> bool:
+        from httpx2 import HTTPError
+        from lightkube import ApiError
+        from lightkube.resources.core_v1 import Namespace
+
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                self.client().get(Namespace, "default")
+            except (HTTPError, ApiError, OSError):
+                if time.monotonic() > give_up:
+                    return False
+                time.sleep(0.2)
+            else:
+                return True
+
+    def client(self) -> Any:
+        """A client with all rights in it."""
+        from lightkube import Client, KubeConfig
+
+        return Client(config=KubeConfig.from_file(str(self.kubeconfig)).get())
+
+    def _log(self) -> str:
+        """The last errors the API server or etcd has logged."""
+        for component in ("kube-apiserver", "etcd"):
+            log = self._home / f"logs/{component}.log"
+            lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            if any("fatal" in line or line.startswith(("E", "F")) for line in lines):
+                return f"\n{log}:\n" + "\n".join(lines)
+        return ""
+
+
+def _all_processes() -> list[tuple[int, str]]:
+    if sys.platform == "linux":  # `ps` is not on every Linux
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                except OSError:  # it has just ended
+                    continue
+                found.append((int(entry.name), command.decode(errors="replace")))
+        return found
+    listed = subprocess.run(
+        ["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True
+    )
+    rows = (line.strip().partition(" ") for line in listed.stdout.splitlines())
+    return [(int(pid), command.strip()) for pid, _, command in rows]
+
+
+def _end(pids: set[int], how: signal.Signals) -> set[int]:
+    """Signal `pids` and wait up to five seconds; the ones that still run."""
+    for pid in pids:
+        try:
+            os.kill(pid, how)
+        except ProcessLookupError:
+            continue
+    give_up = time.monotonic() + 5
+    while pids and time.monotonic() < give_up:
+        alive = {pid for pid, _ in _all_processes()}
+        pids = pids & alive
+        time.sleep(0.05)
+    return pids

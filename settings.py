@@ -1,0 +1,292 @@
+"""What a stack's config says: the only place that defines and reads it.
+
+`Settings.load()` reads every `mern:*` key of the stack, checks all of them, and either returns plain
+typed values (credentials as `SecretStr`) or ends the program with one message that lists every fault,
+each with the key as the user typed it and the command that mends it.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import pulumi
+import pulumi.runtime.config as engine
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+PROJECT = "mern"
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ImageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+
+PATTERNS = {
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "a name of at most 63 lower-case letters, digits and -",
+    r"^\d{12}$": "an AWS account id, 12 digits",
+    r"^[a-z]{2}(-[a-z]+)+-\d$": "an AWS region, as in eu-central-1",
+    r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$": "the ARN of an IAM role",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable",
+    r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$": "a tag of a container image",
+}
+
+# Where the chart takes its credentials, and the key of the stack config that fills the place.
+SECRET_VALUES = {
+    "mernServer.mongodbUri": "mongodbUri",
+    "mernServer.secrets": "serverSecrets",
+    "pythonScript.mongodbUri": "mongodbUri",
+    "pythonScript.awsAccessKeyId": "awsAccessKeyId",
+    "pythonScript.awsSecretAccessKey": "awsSecretAccessKey",
+}
+
+
+class Model(BaseModel):
+    """A part of the config: typed strictly, closed, written in camelCase."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+class ClusterSettings(Model):
+    """Where to deploy: an EKS cluster by its name, or a context of a kube config."""
+
+    eks_cluster_name: NonEmpty | None = None
+    kubeconfig: NonEmpty | None = None
+    """Path of a kube config; `~` is the home folder, a relative path starts at the project."""
+    context: NonEmpty | None = None
+
+    @model_validator(mode="after")
+    def one_way(self) -> "ClusterSettings":
+        by_file = (self.kubeconfig is not None, self.context is not None)
+        if by_file != (self.eks_cluster_name is None,) * 2:
+            raise ValueError("give either eksClusterName, or kubeconfig together with context")
+        return self
+
+
+class AwsSettings(Model):
+    """The AWS account and region that the stack belongs to."""
+
+    account_id: AccountId
+    region: Region
+
+
+class NamespaceSettings(Model):
+    """The namespace of the application."""
+
+    name: DnsLabel
+    mode: Literal["create", "existing"] = "create"
+    """`create`: this stack owns it. `existing`: someone else does, and it only gets labels."""
+    protect: bool = False
+    """Refuse to delete it (with everything in it) until this is switched off."""
+
+
+class PythonScriptSettings(Model):
+    """How python-script reaches AWS without keys."""
+
+    role_arn: RoleArn
+
+
+class LoadBalancerControllerSettings(Model):
+    """The AWS Load Balancer Controller."""
+
+    mode: Literal["install", "none"] = "none"
+    """`install`: this stack owns it. `none`: there is one already, or none is wanted."""
+    identity: Literal["irsa", "pod-identity"] = "irsa"
+    chart_repository: NonEmpty = "https://aws.github.io/eks-charts"
+
+
+class ReleaseSettings(Model):
+    """How the chart is deployed."""
+
+    timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Seconds that Helm waits for the objects to become ready before it rolls back."""
+    show_objects: bool = True
+    """Show the chart's Kubernetes objects in Pulumi's tree."""
+
+
+class Settings(Model):
+    """The config of one stack."""
+
+    cluster: ClusterSettings
+    aws: AwsSettings | None = None
+    namespace: NamespaceSettings
+    values: dict[str, Any] = {}
+    """Overrides of the chart's values; the chart's own schema checks them."""
+    image_tag: ImageTag | None = None
+    """Tag of all images that `values` gives none; absent: keep what runs."""
+    mongodb_uri: SecretStr
+    server_secrets: dict[EnvName, SecretStr] = {}
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
+    python_script: PythonScriptSettings | None = None
+    load_balancer_controller: LoadBalancerControllerSettings = LoadBalancerControllerSettings()
+    release: ReleaseSettings = ReleaseSettings()
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """The settings of the stack that runs.
+
+        Raises:
+            pulumi.RunError: with every fault of the stack's config.
+        """
+        config = {**engine.get_config_env(), **engine.CONFIG.get()}
+        secret = {key for key in config if engine.is_config_secret(key)}
+        secret |= set(engine.get_config_secret_keys_env())
+        prefix = f"{PROJECT}:"
+        own = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+        return cls.parse(own, {key.removeprefix(prefix) for key in secret}, pulumi.get_stack())
+
+    @classmethod
+    def parse(cls, config: Mapping[str, str], secret: set[str], stack: str) -> "Settings":
+        """The settings in `config`, as the engine hands it over: strings, objects as JSON.
+
+        Args:
+            config: key (without `mern:`) to text.
+            secret: the keys that the stack file holds encrypted.
+            stack: name of the stack, for the commands in the message.
+
+        Raises:
+            pulumi.RunError: with every fault of the config.
+        """
+        values, faults = {}, []
+        for key, text in config.items():
+            if key not in KEYS:
+                near = difflib.get_close_matches(key, KEYS, n=1)
+                hint = f"; did you mean {PROJECT}:{near[0]}?" if near else ""
+                mend = f"pulumi config rm {PROJECT}:{key}"
+                faults.append((key, f"is not a key of this project{hint}", mend))
+            elif key in SECRET_KEYS and key not in secret:
+                faults.append((key, "is not encrypted in the stack file", _set_secret(key)))
+            elif key not in SECRET_KEYS and key in secret:
+                faults.append((key, _why_not_secret(key), f"pulumi config set {_path(key)} …"))
+            try:
+                values[key] = json.loads(text) if key in OBJECT_KEYS else text
+            except ValueError:
+                faults.append((key, "is not an object", f"pulumi config set {_path(key, 'KEY')} …"))
+        settings = None
+        try:
+            settings = cls.model_validate({k: v for k, v in values.items() if k in KEYS})
+        except ValidationError as error:
+            faults += [fault for found in error.errors() for fault in _explain(found)]
+        faults += _contradictions(values)
+        if faults or settings is None:
+            raise pulumi.RunError(_report(faults, stack))
+        return settings
+
+
+KEYS = {field.alias or name: field for name, field in Settings.model_fields.items()}
+SECRET_KEYS = {"mongodbUri", "serverSecrets", "awsAccessKeyId", "awsSecretAccessKey"}
+OBJECT_KEYS = set(KEYS) - {"imageTag", "mongodbUri", "awsAccessKeyId", "awsSecretAccessKey"}
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every path in `values`, as in `mernServer.image.tag`."""
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{key}.")
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    faults = []
+    overrides = values.get("values")
+    for path in dotted(overrides) if isinstance(overrides, dict) else ():
+        if path in SECRET_VALUES:
+            key = SECRET_VALUES[path]
+            faults.append((f"values.{path}", f"is a secret: it comes from {PROJECT}:{key}",
+                           f"pulumi config rm {_path('values.' + path)}"))  # fmt: skip
+    keys = [key for key in ("awsAccessKeyId", "awsSecretAccessKey") if key in values]
+    if "pythonScript" in values:
+        for key in keys:
+            faults.append((key, f"and {PROJECT}:pythonScript exclude each other: a role or keys",
+                           f"pulumi config rm {PROJECT}:{key}"))  # fmt: skip
+    elif len(keys) < 2:
+        for key in {"awsAccessKeyId", "awsSecretAccessKey"} - set(keys):
+            what = f"is missing (or give a role: {PROJECT}:pythonScript.roleArn)"
+            faults.append((key, what, _set_secret(key)))
+    cluster = values.get("cluster")
+    needs_aws = isinstance(cluster, dict) and "eksClusterName" in cluster
+    controller = values.get("loadBalancerController")
+    installs = isinstance(controller, dict) and controller.get("mode") == "install"
+    if needs_aws and "aws" not in values:
+        faults.append(("aws", "is missing: an EKS cluster needs accountId and region",
+                       f"pulumi config set {_path('aws.region')} REGION"))  # fmt: skip
+    if installs and not needs_aws and isinstance(cluster, dict):
+        faults.append(("loadBalancerController.mode", "is install, which needs an EKS cluster: "
+                       f"set {PROJECT}:cluster.eksClusterName, or mode none",
+                       f"pulumi config set {_path('loadBalancerController.mode')} none"))  # fmt: skip
+    return faults
+
+
+def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
+    """What pydantic found, in the user's words; never the value, which may be a credential."""
+    path = ".".join(str(part) for part in found["loc"] if part != "[key]")
+    top = str(found["loc"][0]) if found["loc"] else ""
+    kind, limits = found["type"], found.get("ctx", {})
+    mend = _set_secret(top) if top in SECRET_KEYS else f"pulumi config set {_path(path)} VALUE"
+    if kind == "missing":
+        yield path, "is missing", mend
+    elif kind == "extra_forbidden":
+        known = _known_keys(found["loc"][:-1])
+        near = difflib.get_close_matches(str(found["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        yield path, f"is not a key here; {hint}", f"pulumi config rm {_path(path)}"
+    elif kind == "string_pattern_mismatch":
+        yield path, f"is not {PATTERNS[limits['pattern']]}", mend
+    elif kind == "literal_error":
+        yield path, f"is not one of {limits['expected']}", mend
+    elif kind == "value_error":
+        yield path, str(limits["error"]), mend
+    else:
+        message = re.sub(r"^Input should be ", "should be ", found["msg"])
+        if found["loc"] and found["loc"][-1] == "accountId":
+            message += ': put it in quotes, accountId: "012345678901"'
+        yield path, message, mend
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """The keys of the model at `loc`."""
+    model: Any = Settings
+    for part in loc:
+        annotation = next(f.annotation for f in model.model_fields.values() if f.alias == part)
+        choices = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+    return [field.alias for field in model.model_fields.values()]
+
+
+def _why_not_secret(key: str) -> str:
+    if key == "values":
+        secrets = ", ".join(f"{PROJECT}:{name}" for name in sorted(set(SECRET_VALUES.values())))
+        return f"holds a secret, which would hide all of it; credentials have keys of their own: {secrets}"
+    return "is encrypted, but is no secret"
+
+
+def _path(path: str, child: str = "") -> str:
+    full = f"{PROJECT}:{path}" + (f".{child}" if child else "")
+    return f"--path '{full}'" if "." in full else full
+
+
+def _set_secret(key: str) -> str:
+    path = f"--path '{PROJECT}:{key}.NAME'" if key == "serverSecrets" else f"{PROJECT}:{key}"
+    return f"pulumi config set --secret {path}"
+
+
+def _report(faults: list[tuple[str, str, str]], stack: str) -> str:
+    unique = sorted(dict.fromkeys(faults))
+    count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
+    lines = [f"{count} in the config of stack {stack} (Pulumi.{stack}.yaml):"]
+    for key, what, mend in unique:
+        lines += [f"  {PROJECT}:{key} {what}", f"      {mend} --stack {stack}"]
+    return "\n".join(lines)

@@ -1,0 +1,141 @@
+"""The Ingress: one load balancer before both services."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import Chart, Rendered
+
+ALB = "alb.ingress.kubernetes.io"
+CERTIFICATES = [
+    "arn:aws:acm:eu-central-1:123456789012:certificate/1b2c",
+    "arn:aws:iam::123456789012:server-certificate/old/shop",
+]
+
+
+def alb_annotations(rendered: Rendered) -> dict[str, str]:
+    found: dict[str, str] = rendered.one("Ingress", "mern")["metadata"]["annotations"]
+    return found
+
+
+def routes(rendered: Rendered) -> list[tuple[str | None, list[tuple[str, str]]]]:
+    """Per host, the paths in their order, each with the Service behind it."""
+    return [
+        (
+            rule.get("host"),
+            [(p["path"], p["backend"]["service"]["name"]) for p in rule["http"]["paths"]],
+        )
+        for rule in rendered.one("Ingress", "mern")["spec"]["rules"]
+    ]
+
+
+def test_the_load_balancer_goes_to_pods_and_asks_for_health(chart: Chart) -> None:
+    rendered = chart.render()
+    assert rendered.one("Ingress", "mern")["spec"]["ingressClassName"] == "alb"
+    assert alb_annotations(rendered) == {
+        f"{ALB}/scheme": "internet-facing",
+        f"{ALB}/target-type": "ip",
+        f"{ALB}/healthcheck-path": "/health",
+        f"{ALB}/listen-ports": '[{"HTTP":80}]',
+    }
+
+
+def test_the_server_gets_its_paths_and_the_client_the_rest(chart: Chart) -> None:
+    rendered = chart.render({"ingress": {"serverPaths": ["/api", "/auth/v2"]}})
+    assert routes(rendered) == [
+        (None, [("/api", "mern-server"), ("/auth/v2", "mern-server"), ("/", "mern-client")])
+    ]
+
+
+def test_every_backend_is_a_port_of_a_service_of_the_release(chart: Chart) -> None:
+    for release in ("mern", "1.very-long-release-name-that-has-to-be-shortened-ok"):
+        rendered = chart.render(release=release)
+        ports = {
+            (s["metadata"]["name"], p["name"])
+            for s in rendered.kind("Service")
+            for p in s["spec"]["ports"]
+        }
+        paths = rendered.one("Ingress", release)["spec"]["rules"][0]["http"]["paths"]
+        backends = [path["backend"]["service"] for path in paths]
+        assert {(b["name"], b["port"]["name"]) for b in backends} == ports
+
+
+def test_every_host_has_the_same_routes(chart: Chart) -> None:
+    rendered = chart.render({"ingress": {"hosts": ["shop.example.com", "*.shop.example.com"]}})
+    paths = [("/api", "mern-server"), ("/", "mern-client")]
+    assert routes(rendered) == [("shop.example.com", paths), ("*.shop.example.com", paths)]
+
+
+def test_class_and_scheme_are_values(chart: Chart) -> None:
+    rendered = chart.render({"ingress": {"className": "auto.alb", "scheme": "internal"}})
+    assert rendered.one("Ingress", "mern")["spec"]["ingressClassName"] == "auto.alb"
+    assert alb_annotations(rendered)[f"{ALB}/scheme"] == "internal"
+
+
+def test_no_ingress_where_none_is_wanted(chart: Chart) -> None:
+    assert chart.render({"ingress": {"enabled": False}}).kind("Ingress") == []
+
+
+def test_https_listens_on_both_ports_and_redirects(chart: Chart) -> None:
+    found = alb_annotations(
+        chart.render({"ingress": {"tls": {"enabled": True, "certificateArns": CERTIFICATES}}})
+    )
+    assert json.loads(found[f"{ALB}/listen-ports"]) == [{"HTTP": 80}, {"HTTPS": 443}]
+    assert found[f"{ALB}/certificate-arn"] == ",".join(CERTIFICATES)
+    assert found[f"{ALB}/ssl-redirect"] == "443"
+
+
+def test_https_without_redirect_and_with_certificates_found_by_host(chart: Chart) -> None:
+    tls = {"enabled": True, "redirect": False}
+    found = alb_annotations(chart.render({"ingress": {"hosts": ["shop.example.com"], "tls": tls}}))
+    assert f"{ALB}/certificate-arn" not in found
+    assert f"{ALB}/ssl-redirect" not in found
+
+
+def test_https_without_certificate_and_host_is_refused(chart: Chart) -> None:
+    refusal = chart.refusal({"ingress": {"tls": {"enabled": True}}})
+    assert "ingress.tls needs ingress.tls.certificateArns, or ingress.hosts" in refusal
+
+
+def test_further_annotations_are_added(chart: Chart) -> None:
+    extra = {f"{ALB}/tags": "team=shop", "example.com/note": "true"}
+    found = alb_annotations(chart.render({"ingress": {"annotations": extra}}))
+    assert extra.items() <= found.items()
+    assert f"{ALB}/scheme" in found
+
+
+def test_an_annotation_that_the_chart_composes_is_refused(chart: Chart) -> None:
+    refusal = chart.refusal({"ingress": {"annotations": {f"{ALB}/scheme": "internal"}}})
+    assert f"ingress.annotations sets {ALB}/scheme, which the chart composes" in refusal
+
+
+def test_a_service_with_another_health_path_tells_the_load_balancer(chart: Chart) -> None:
+    rendered = chart.render({"mernServer": {"probes": {"path": "/api/health"}}})
+    server = rendered.one("Service", "mern-server")["metadata"]
+    assert server["annotations"] == {f"{ALB}/healthcheck-path": "/api/health"}
+    assert "annotations" not in rendered.one("Service", "mern-client")["metadata"]
+    assert alb_annotations(rendered)[f"{ALB}/healthcheck-path"] == "/health"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scheme", "public"),
+        ("hosts", ["https://shop.example.com"]),
+        ("hosts", ["localhost"]),
+        ("hosts", ["shop.example.com", "shop.example.com"]),
+        ("serverPaths", ["/"]),
+        ("serverPaths", ["api"]),
+        ("serverPaths", ["/api/*"]),
+        ("serverPaths", []),
+        ("tls", {"certificateArns": ["arn:aws:s3:::bucket"]}),
+        ("annotations", {"alb.ingress.kubernetes.io/tags": 1}),
+    ],
+)
+def test_what_a_load_balancer_would_refuse_is_refused_before(
+    chart: Chart, field: str, value: Any
+) -> None:
+    assert f"/ingress/{field}" in chart.refusal({"ingress": {field: value}})

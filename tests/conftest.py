@@ -1,0 +1,67 @@
+"""What all tests share: the programs, and a control plane of their own."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.control_plane import ControlPlane
+from sandbox.engine import PROJECT
+from sandbox.tools import locked, prepare
+
+FOLDER = PROJECT / ".sandbox/test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestCluster:
+    """A running control plane."""
+
+    __test__ = False
+    control_plane: ControlPlane
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.control_plane.kubeconfig
+
+    @property
+    def client(self) -> Any:
+        return self.control_plane.client()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables for programs: the tools first on PATH, and this cluster."""
+        path = f"{self.control_plane.tools}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "KUBECONFIG": str(self.kubeconfig)}
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """Folder of the programs: helm, pulumi and the control plane's."""
+    folder = FOLDER / "bin"
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def helm(tools: Path) -> str:
+    """The helm program."""
+    return str(tools / "helm")
+
+
+@pytest.fixture(scope="session")
+def cluster(tools: Path) -> Iterator[TestCluster]:
+    """An empty control plane, started for this run and removed after it."""
+    control_plane = ControlPlane(folder=FOLDER, tools=tools)
+    with locked(FOLDER / "lock", "another test run is at work in this clone"):
+        control_plane.remove()
+        for left_over in ("state", "work", "projects"):
+            shutil.rmtree(FOLDER / left_over, ignore_errors=True)
+        control_plane.start()
+        try:
+            yield TestCluster(control_plane=control_plane)
+        finally:
+            control_plane.remove()

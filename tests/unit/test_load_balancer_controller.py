@@ -1,0 +1,254 @@
+"""What the load balancer controller is given in AWS and in the cluster."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+import pytest
+
+from components.cluster import Cluster, EksCluster
+from components.load_balancer_controller import (
+    CHART,
+    POLICY,
+    VERSION,
+    LoadBalancerController,
+    LoadBalancerControllerArgs,
+)
+from settings import LoadBalancerControllerSettings
+from tests.unit.recording import Recording, run
+
+# The permission list that belongs to a version: neither changes without the other.
+POLICIES = {"3.5.0": "d917aaadbc3281054a592cd496f5c80f8e0c11d59004558e1a05c7dc395b286a"}
+
+ISSUER = "oidc.eks.eu-central-1.amazonaws.com/id/0123456789ABCDEF"
+ROLE = "aws:iam/role:Role"
+POLICY_TYPE = "aws:iam/policy:Policy"
+ATTACHMENT = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
+ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+
+
+def eks(name: str = "shop", partition: str = "aws", region: str = "eu-central-1") -> EksCluster:
+    return EksCluster(
+        name=name,
+        arn=f"arn:{partition}:eks:{region}:111111111111:cluster/{name}",
+        vpc_id="vpc-1",
+        oidc_issuer=ISSUER,
+    )
+
+
+def program(cluster: EksCluster, **settings: Any) -> Callable[[], object]:
+    def install() -> object:
+        return LoadBalancerController.for_stack(
+            LoadBalancerControllerSettings.model_validate(settings),
+            Cluster(
+                provider=kubernetes.Provider("cluster"),
+                aws_provider=aws.Provider("aws", region="eu-central-1"),
+                client=mock.NonCallableMock(spec=()),  # the controller reads nothing
+                eks=cluster,
+            ),
+        )
+
+    return install
+
+
+def install(
+    cluster: EksCluster | None = None, stack: str = "staging", **settings: Any
+) -> Recording:
+    done = run(program(cluster or eks(), mode="install", **settings), stack=stack)
+    if done.error:
+        raise done.error
+    return done
+
+
+def document(recording: Recording, type_: str, key: str) -> Any:
+    return json.loads(recording.one(type_).inputs[key])
+
+
+def test_mode_none_registers_nothing() -> None:
+    done = run(program(eks(), mode="none"))
+
+    assert done.error is None
+    assert done.besides_providers() == []
+
+
+def test_the_permission_list_is_the_one_of_the_pinned_version() -> None:
+    canonical = json.dumps(json.loads(POLICY.read_text()), sort_keys=True)
+
+    assert hashlib.sha256(canonical.encode()).hexdigest() == POLICIES[VERSION]
+
+
+def test_the_policy_grants_exactly_that_list() -> None:
+    granted = document(install(), POLICY_TYPE, "policy")
+
+    assert granted == json.loads(POLICY.read_text())
+
+
+def test_the_policy_fits_into_a_managed_policy() -> None:
+    granted = install().one(POLICY_TYPE).inputs["policy"]
+
+    assert len("".join(granted.split())) <= 6144  # IAM does not count white space
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"), [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")]
+)
+def test_every_arn_is_of_the_partition_that_the_cluster_is_in(partition: str, region: str) -> None:
+    done = install(eks(partition=partition, region=region))
+
+    texts = [
+        done.one(POLICY_TYPE).inputs["policy"],
+        done.one(ROLE).inputs["assumeRolePolicy"],
+        json.dumps(done.one(RELEASE).inputs["values"]),
+    ]
+    for text in texts:
+        assert f"arn:{partition}:" in text
+        assert "arn:aws:" not in text
+
+
+def test_a_partition_with_other_permissions_is_refused_before_anything_is_registered() -> None:
+    done = run(program(eks(partition="aws-iso", region="us-iso-east-1"), mode="install"))
+
+    assert isinstance(done.error, pulumi.RunError)
+    assert "partition aws-iso" in str(done.error)
+    assert "pulumi config set --path 'mern:loadBalancerController.mode' none" in str(done.error)
+    assert done.besides_providers() == []
+
+
+def test_with_irsa_the_one_service_account_of_this_cluster_may_take_the_role() -> None:
+    done = install(identity="irsa")
+
+    [statement] = document(done, ROLE, "assumeRolePolicy")["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::111111111111:oidc-provider/{ISSUER}"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {
+            "StringEquals": {
+                f"{ISSUER}:sub": "system:serviceaccount:kube-system:aws-load-balancer-controller",
+                f"{ISSUER}:aud": "sts.amazonaws.com",
+            }
+        },
+    }
+    role = done.one(ROLE).inputs["name"]
+    assert done.one(RELEASE).inputs["values"]["serviceAccount"] == {
+        "create": True,
+        "name": "aws-load-balancer-controller",
+        "annotations": {"eks.amazonaws.com/role-arn": f"arn:aws:iam::111111111111:role/{role}"},
+    }
+    assert ASSOCIATION not in done.types()
+
+
+def test_with_pod_identity_eks_gives_the_role_to_the_one_service_account() -> None:
+    done = install(identity="pod-identity")
+
+    [statement] = document(done, ROLE, "assumeRolePolicy")["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "pods.eks.amazonaws.com"},
+        "Action": ["sts:AssumeRole", "sts:TagSession"],
+    }
+    association = done.one(ASSOCIATION).inputs
+    account = done.one(RELEASE).inputs["values"]["serviceAccount"]
+    assert association["clusterName"] == "shop"
+    assert association["namespace"] == done.one(RELEASE).inputs["namespace"] == "kube-system"
+    assert association["serviceAccount"] == account["name"]
+    assert association["roleArn"] == f"arn:{ROLE}:load-balancer-controller-role"
+    assert account["annotations"] == {}
+
+
+@pytest.mark.parametrize("identity", ["irsa", "pod-identity"])
+def test_the_controller_starts_after_it_has_its_permissions_and_identity(identity: str) -> None:
+    done = install(identity=identity)
+
+    waits_for = done.one(RELEASE).depends_on
+    assert done.one(ATTACHMENT).urn in waits_for
+    if identity == "pod-identity":
+        assert done.one(ASSOCIATION).urn in waits_for
+
+
+def test_the_release_is_pinned_and_waits_for_the_controller() -> None:
+    inputs = install(chartRepository="https://charts.example").one(RELEASE).inputs
+
+    values = inputs.pop("values")
+    assert inputs == {
+        "name": CHART,
+        "namespace": "kube-system",
+        "chart": "aws-load-balancer-controller",
+        "version": "3.5.0",
+        "repositoryOpts": {"repo": "https://charts.example"},
+        "compat": "true",
+        "timeout": 300,
+        "atomic": True,
+        "maxHistory": 10,
+        "skipAwait": False,
+        "createNamespace": False,
+        "replace": True,
+    }
+    assert (values["clusterName"], values["region"], values["vpcId"]) == (
+        "shop",
+        "eu-central-1",
+        "vpc-1",
+    )
+    assert values["keepTLSSecret"] is True
+    assert values["enableServiceMutatorWebhook"] is False
+    assert values["resources"]["requests"]["memory"] == "256Mi"
+    assert values["resources"]["limits"]["memory"] == "1Gi"
+    assert values["env"]["GOMEMLIMIT"] == "900MiB"
+
+
+def test_everything_is_in_the_component_and_by_the_providers_of_the_stack() -> None:
+    done = install(identity="pod-identity")
+
+    component = done.one("mern:index:LoadBalancerController")
+    children = done.children(component)
+    assert len(children) == len(done.besides_providers()) - 1
+    assert {child.type: child.provider for child in children} == {
+        ROLE: "aws",
+        POLICY_TYPE: "aws",
+        ATTACHMENT: "aws",
+        ASSOCIATION: "aws",
+        RELEASE: "cluster",
+    }
+
+
+def test_what_is_made_in_aws_says_which_stack_made_it() -> None:
+    done = install(identity="pod-identity")
+
+    for type_ in (ROLE, POLICY_TYPE, ASSOCIATION):
+        assert done.one(type_).inputs["tags"] == {
+            "project": "mern",
+            "stack": "staging",
+            "cluster": "shop",
+            "managed-by": "pulumi",
+        }
+
+
+def test_the_name_of_the_role_says_whose_it_is() -> None:
+    assert install().one(ROLE).inputs["name"] == "mern.staging.shop.load-balancer-controller"
+
+
+def test_two_stacks_never_share_a_role() -> None:
+    names = {
+        install(eks(cluster), stack).one(ROLE).inputs["name"]
+        for stack, cluster in [("dev", "eu-shop"), ("dev-eu", "shop"), ("dev", "shop")]
+    }
+
+    assert len(names) == 3
+
+
+def test_a_name_that_is_too_long_for_a_role_is_shortened_and_stays_unique() -> None:
+    names = [install(eks(f"{'c' * 90}{end}")).one(ROLE).inputs["name"] for end in "ab"]
+
+    assert [len(name) for name in names] == [64, 64]
+    assert names[0] != names[1]
+
+
+def test_a_timeout_that_is_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="timeout is a positive number of seconds, not 0"):
+        LoadBalancerControllerArgs(cluster=eks(), chart_repository="https://x", timeout=0)

@@ -1,0 +1,470 @@
+"""The whole program, for each stack file as it is committed, up to what the engine would be told.
+
+Only the outside is made up: credentials, the answers of AWS and of Helm's rendering, and what Helm
+has stored in the cluster.
+"""
+
+import base64
+import gzip
+import json
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pulumi
+import pytest
+import yaml
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Secret as KubernetesSecret
+
+from components.release import chart
+from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
+
+ROOT = Path(__file__).parents[2]
+STACKS = ("local", "staging", "production")
+ON_EKS = ("staging", "production")
+
+RELEASE = "kubernetes:helm.sh/v3:Release"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+TEMPLATE = "kubernetes:helm:template"
+GET_CLUSTER = "aws:eks/getCluster:getCluster"
+
+CREDENTIALS = {
+    "mern:mongodbUri": "mongodb://app:pw-of-mongodb@mongo.example/mern",
+    "mern:serverSecrets": json.dumps({"JWT_SECRET": "value-of-jwt-secret"}),
+    "mern:awsAccessKeyId": "value-of-key-id",
+    "mern:awsSecretAccessKey": "value-of-secret-key",
+}
+# What must never be seen.
+HIDDEN = (
+    "pw-of-mongodb",
+    "value-of-jwt-secret",
+    "value-of-key-id",
+    "value-of-secret-key",
+    base64.b64encode(CREDENTIALS["mern:mongodbUri"].encode()).decode(),
+)
+
+
+class FakeCluster:
+    """In place of the client of the cluster: holds Helm's records, and reaches nothing else."""
+
+    def __init__(self) -> None:
+        self.records: list[KubernetesSecret] = []
+
+    def list(self, kind: type, **_: Any) -> Iterator[KubernetesSecret]:
+        assert kind is KubernetesSecret
+        return iter(self.records)
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(f"no cluster to {name} from in a unit test")
+
+    def has_run(self, revision: int, values: Mapping[str, Any]) -> None:
+        release = {
+            "version": revision,
+            "info": {"status": "deployed", "description": "mern 0.0.9 (files 0123456789abcdef)"},
+            "config": values,
+            "manifest": "",
+        }
+        packed = base64.b64encode(gzip.compress(json.dumps(release).encode()))
+        self.records.append(
+            KubernetesSecret(
+                type="helm.sh/release.v1",
+                metadata=ObjectMeta(name=f"sh.helm.release.v1.mern.v{revision}"),
+                data={"release": base64.b64encode(packed).decode()},
+            )
+        )
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    fake = FakeCluster()
+    monkeypatch.setattr("components.cluster.Client", lambda **_: fake)
+    return fake
+
+
+class Deploy(Protocol):
+    def __call__(
+        self,
+        stack: str,
+        *,
+        change: Mapping[str, Any] | None = None,
+        plain: frozenset[str] = frozenset(),
+        answers: Answers | None = None,
+    ) -> Recording: ...
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> Deploy:
+    """Runs the program for a stack.
+
+    `change`: keys of its config that differ, None to leave one out; `plain`: credentials that
+    somebody forgot to encrypt; `answers`: functions that answer in another way.
+    """
+    # The program reads ./chart and the sandbox's kube config where it runs.
+    (tmp_path / "chart").symlink_to(ROOT / "chart")
+    (tmp_path / ".sandbox").mkdir()
+    (tmp_path / ".sandbox/kubeconfig").write_text(yaml.safe_dump(kubeconfig("kwok-mern")))
+    monkeypatch.chdir(tmp_path)
+
+    def deploy(
+        stack: str,
+        *,
+        change: Mapping[str, Any] | None = None,
+        plain: frozenset[str] = frozenset(),
+        answers: Answers | None = None,
+    ) -> Recording:
+        config = {**stack_file(stack), **CREDENTIALS, **(change or {})}
+        known: Answers = {TEMPLATE: rendered, GET_CLUSTER: found_cluster}
+        return run(
+            lambda: runpy.run_path(str(ROOT / "__main__.py")),
+            stack=stack,
+            config={key: as_text(value) for key, value in config.items() if value is not None},
+            secret_keys=frozenset(CREDENTIALS) - plain,
+            answers={**known, **(answers or {})},
+        )
+
+    return deploy
+
+
+def stack_file(stack: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    return config
+
+
+def as_text(value: Any) -> str:
+    """A value of a stack file as the engine hands it to the program."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def kubeconfig(context: str) -> dict[str, Any]:
+    return {
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "value-of-token"}}],
+        "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
+    }
+
+
+def found_cluster(args: dict[str, Any]) -> dict[str, Any]:
+    """What AWS says of the EKS cluster that the program asks for."""
+    return {
+        "name": args["name"],
+        "arn": f"arn:aws:eks:eu-central-1:111111111111:cluster/{args['name']}",
+        "endpoint": "https://127.0.0.1:1",
+        "certificateAuthorities": [{"data": base64.b64encode(b"certificate").decode()}],
+        "identities": [{"oidcs": [{"issuer": "https://oidc.example/id/1"}]}],
+        "vpcConfig": {"vpcId": "vpc-1"},
+    }
+
+
+def rendered(args: dict[str, Any]) -> dict[str, Any]:
+    """Two objects of the chart, one of which holds a credential."""
+    options = json.loads(args["jsonOpts"])
+    server = options["values"]["mernServer"]
+    uri = base64.b64encode(server["mongodbUri"].encode()).decode()
+    meta = {"name": "mern-server", "namespace": options["namespace"]}
+    deployment = {"replicas": server.get("replicas", 2)}
+    return {
+        "result": [
+            {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"URI": uri}},
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
+        ]
+    }
+
+
+def release(recording: Recording) -> Registered:
+    """The application's release; the controller has one too."""
+    return recording.one(RELEASE, "mern")
+
+
+def succeeded(recording: Recording) -> Recording:
+    if recording.error:
+        raise recording.error
+    return recording
+
+
+def without_secrets(value: Any) -> Any:
+    """`value` without the leaves that are marked as secret, and without maps of nothing else."""
+    if not isinstance(value, dict):
+        return value
+    kept = {k: without_secrets(v) for k, v in value.items() if not isinstance(v, Secret)}
+    return {k: v for k, v in kept.items() if v != {} or value[k] == {}}
+
+
+def in_the_open(value: Any) -> Iterator[str]:
+    """Every text in `value` that is not marked as secret."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from in_the_open(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from in_the_open(item)
+    elif not isinstance(value, Secret):
+        yield str(value)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_release_is_deployed_the_same_way_in_every_stack(stack: str, deploy: Deploy) -> None:
+    inputs = release(succeeded(deploy(stack))).inputs
+
+    del inputs["values"]
+    assert inputs == {
+        "name": "mern",
+        "namespace": f"mern-{stack}",
+        "chart": "./chart",
+        "description": chart.describe("./chart"),
+        "timeout": {"local": 60, "staging": 300, "production": 600}[stack],
+        "atomic": True,
+        "replace": True,
+        "maxHistory": 10,
+        "skipAwait": False,
+        "createNamespace": False,
+        "compat": "true",
+    }
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_chart_is_given_the_values_of_the_stack_file(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack, change={"mern:imageTag": "1.2.3"}))
+
+    expected = stack_file(stack)["mern:values"]
+    for part in ("mernClient", "mernServer", "pythonScript"):
+        expected[part].setdefault("image", {})["tag"] = "1.2.3"
+    assert without_secrets(release(done).inputs["values"]) == expected
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_each_credential_is_a_secret_of_its_own_among_the_values(
+    stack: str, deploy: Deploy
+) -> None:
+    values = release(succeeded(deploy(stack))).inputs["values"]
+
+    uri = Secret(CREDENTIALS["mern:mongodbUri"])
+    assert values["mernServer"]["mongodbUri"] == uri
+    assert values["mernServer"]["secrets"] == {"JWT_SECRET": Secret("value-of-jwt-secret")}
+    assert values["pythonScript"]["mongodbUri"] == uri
+    assert values["pythonScript"]["awsAccessKeyId"] == Secret("value-of-key-id")
+    assert values["pythonScript"]["awsSecretAccessKey"] == Secret("value-of-secret-key")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_that_is_registered_or_exported_shows_a_credential(
+    stack: str, deploy: Deploy
+) -> None:
+    done = succeeded(deploy(stack))
+
+    registered = [[r.name, r.inputs] for r in done.resources]
+    seen = "\n".join(in_the_open([registered, done.exports]))
+    assert not [hidden for hidden in (*HIDDEN, "value-of-token") if hidden in seen]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_chart_is_rendered_as_it_will_be_deployed(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    [call] = [call for call in done.calls if call.token == TEMPLATE]
+    options = json.loads(call.args["jsonOpts"])
+    deployed = release(done).inputs
+    assert options.pop("values") == opened(deployed["values"])
+    assert options == {
+        "chart": "chart",
+        "path": ".",
+        "release_name": deployed["name"],
+        "namespace": deployed["namespace"],
+    }
+
+
+def opened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: opened(item) for key, item in value.items()}
+    return value.value if isinstance(value, Secret) else value
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_object_of_the_chart_is_shown_below_the_release(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    children = done.children(release(done))
+    name = f"mern/mern-{stack}/mern-server"
+    assert {(child.type, child.name) for child in children} == {
+        ("helm:core/v1:Secret", name),
+        ("helm:apps/v1:Deployment", name),
+    }
+    for child in children:
+        assert child.protect is False
+        assert child.retain_on_delete is False
+        assert release(done).urn in child.depends_on
+    assert isinstance(done.one("helm:core/v1:Secret").inputs["data"]["URI"], Secret)
+
+
+def test_objects_are_not_shown_where_the_stack_does_not_want_them(deploy: Deploy) -> None:
+    done = succeeded(deploy("local", change={"mern:release": {"showObjects": False}}))
+
+    assert done.children(release(done)) == []
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_namespace_is_there_before_the_release(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    namespace = done.one(NAMESPACE)
+    assert namespace.inputs["metadata"]["name"] == f"mern-{stack}"
+    assert namespace.inputs["metadata"]["labels"] == {
+        "elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"
+    }
+    assert namespace.urn in release(done).depends_on
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_only_the_namespace_of_production_is_protected(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    protected = [resource.type for resource in done.resources if resource.protect]
+    assert protected == ([NAMESPACE] if stack == "production" else [])
+
+
+def test_a_namespace_of_someone_else_only_gets_labels(deploy: Deploy) -> None:
+    done = succeeded(
+        deploy("local", change={"mern:namespace": {"name": "team", "mode": "existing"}})
+    )
+
+    patch = done.one("kubernetes:core/v1:NamespacePatch")
+    assert patch.inputs["metadata"]["name"] == "team"
+    assert NAMESPACE not in done.types()
+    assert release(done).inputs["namespace"] == "team"
+    assert patch.urn in release(done).depends_on
+
+
+@pytest.mark.parametrize("stack", ON_EKS)
+def test_the_application_waits_for_the_load_balancer_controller(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    assert done.one(RELEASE, "load-balancer-controller-release").urn in release(done).depends_on
+    values = done.one(RELEASE, "load-balancer-controller-release").inputs["values"]
+    assert values["clusterName"] == stack
+    assert values["vpcId"] == "vpc-1"
+
+
+def test_the_laptop_has_neither_controller_nor_aws(deploy: Deploy) -> None:
+    done = succeeded(deploy("local"))
+
+    assert not [type_ for type_ in done.types() if "aws" in type_ or "LoadBalancer" in type_]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_is_deployed_by_a_provider_that_the_stack_did_not_configure(
+    stack: str, deploy: Deploy
+) -> None:
+    done = succeeded(deploy(stack))
+
+    assert stack_file(stack)["pulumi:disable-default-providers"] == ["kubernetes", "aws"]
+    used = [(resource.type, resource.provider) for resource in done.resources]
+    used += [(call.token, call.provider) for call in done.calls]
+    packages = {(type_.split(":")[0], provider) for type_, provider in used}
+    assert {("kubernetes", "cluster")} == {(p, by) for p, by in packages if p == "kubernetes"}
+    assert {("aws", "aws")} >= {(p, by) for p, by in packages if p == "aws"}
+
+
+@pytest.mark.parametrize("stack", ON_EKS)
+def test_the_providers_are_held_to_the_account_and_the_cluster_of_the_stack(
+    stack: str, deploy: Deploy
+) -> None:
+    done = succeeded(deploy(stack))
+
+    account = stack_file(stack)["mern:aws"]["accountId"]
+    provider = done.one("pulumi:providers:aws").inputs
+    assert provider["region"] == "eu-central-1"
+    assert json.loads(provider["allowedAccountIds"]) == [account]
+    identifier = done.one("pulumi:providers:kubernetes").inputs["clusterIdentifier"]
+    assert identifier == f"arn:aws:eks:eu-central-1:111111111111:cluster/{stack}"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_kube_config_of_the_provider_is_secret(stack: str, deploy: Deploy) -> None:
+    provider = succeeded(deploy(stack)).one("pulumi:providers:kubernetes")
+
+    assert isinstance(provider.inputs["kubeconfig"], Secret)
+    assert provider.inputs["clusterIdentifier"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy: Deploy) -> None:
+    done = succeeded(deploy(stack))
+
+    assert done.exports == {
+        "namespace": f"mern-{stack}",
+        "release": "mern",
+        "chart": chart.describe("./chart"),
+        "revision": 1,
+    }
+
+
+def test_without_an_image_tag_the_images_stay_as_they_run(
+    deploy: Deploy, cluster: FakeCluster
+) -> None:
+    running = {"mernClient": "3.0.0", "mernServer": "3.0.1", "pythonScript": "2.9.0"}
+    cluster.has_run(4, {part: {"image": {"tag": "1.0.0"}} for part in running})
+    cluster.has_run(5, {part: {"image": {"tag": tag}} for part, tag in running.items()})
+
+    values = release(succeeded(deploy("staging"))).inputs["values"]
+
+    assert {part: values[part]["image"]["tag"] for part in running} == running
+
+
+def test_all_faults_of_the_config_end_the_program_together_before_anything_is_registered(
+    deploy: Deploy,
+) -> None:
+    done = deploy(
+        "production",
+        change={
+            "mern:mongodbUri": None,
+            "mern:mongodbUrl": "mongodb://app:pw-of-mongodb@mongo.example/mern",
+            "mern:release": {"timeout": "long"},
+            "mern:namespace": {"nmae": "mern"},
+        },
+        plain=frozenset({"mern:awsSecretAccessKey"}),
+    )
+
+    assert isinstance(done.error, pulumi.RunError)
+    text = str(done.error)
+    for key in (
+        "mern:mongodbUri is missing",
+        "mern:mongodbUrl is not a key",
+        "mern:release.timeout should be",
+        "mern:namespace.name is missing",
+        "mern:namespace.nmae is not a key",
+        "mern:awsSecretAccessKey is not encrypted",
+    ):
+        assert key in text
+    assert not [hidden for hidden in HIDDEN if hidden in text]
+    assert done.resources == []
+
+
+# The words of the real provider for a template that fails.
+CANNOT_RENDER = (
+    "invocation of kubernetes:helm:template returned an error: failed to generate YAML for "
+    "specified Helm chart: failed to create chart from template: "
+)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution error at (mern/templates/mern-server.yaml:21:5): replicas must be even",
+        "values don't meet the specifications of the schema(s) in the following chart(s):\n"
+        "mern:\n- at '/mernServer/secrets/JWT_SECRET': 'value-of-jwt-secret' does not match",
+    ],
+)
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_chart_that_cannot_be_rendered_ends_the_program_before_anything_is_registered(
+    stack: str, fault: str, deploy: Deploy
+) -> None:
+    done = deploy(stack, answers={TEMPLATE: fails(CANNOT_RENDER + fault)})
+
+    assert isinstance(done.error, pulumi.RunError)
+    text = str(done.error)
+    assert text.startswith(f"chart ./chart of release mern-{stack}/mern cannot be rendered:\n")
+    assert fault.replace("value-of-jwt-secret", "[secret]") in text
+    assert not [hidden for hidden in HIDDEN if hidden in text]
+    assert done.besides_providers() == []

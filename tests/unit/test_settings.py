@@ -1,0 +1,431 @@
+"""A stack's config becomes settings, or one message with all its faults."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from settings import KEYS, Settings
+
+# What no stack goes without.
+LEAST: dict[str, Any] = {
+    "cluster": {"kubeconfig": "~/.kube/config", "context": "laptop"},
+    "namespace": {"name": "mern"},
+    "mongodbUri": "mongodb://app:pw-of-mongodb@mongo.example/mern",
+    "awsAccessKeyId": "value-of-key-id",
+    "awsSecretAccessKey": "value-of-secret-key",
+}
+ENCRYPTED = {"mongodbUri", "serverSecrets", "awsAccessKeyId", "awsSecretAccessKey"}
+HIDDEN = ("pw-of-mongodb", "value-of-key-id", "value-of-secret-key", "value-of-jwt-secret")
+
+EKS = {
+    "cluster": {"eksClusterName": "shop"},
+    "aws": {"accountId": "111111111111", "region": "eu-central-1"},
+}
+ROLE = {"roleArn": "arn:aws:iam::111111111111:role/etl"}
+NO_KEYS = {"awsAccessKeyId": None, "awsSecretAccessKey": None}
+
+
+def parse(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> Settings:
+    """The settings of `LEAST` with these keys changed, and those that are None left out."""
+    config = {**LEAST, **change}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+        if value is not None
+    }
+    return Settings.parse(texts, encrypted, "staging")
+
+
+def faults(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> dict[str, str]:
+    """What the message says: the fault, by the command that mends it."""
+    with pytest.raises(pulumi.RunError) as caught:
+        parse(change, encrypted)
+    text = str(caught.value)
+    assert not [hidden for hidden in HIDDEN if hidden in text]
+    title, *lines = text.splitlines()
+    said = [line.strip() for line in lines[::2]]
+    mends = [line.strip().removesuffix(" --stack staging") for line in lines[1::2]]
+    count = "1 fault" if len(said) == 1 else f"{len(said)} faults"
+    assert title == f"{count} in the config of stack staging (Pulumi.staging.yaml):"
+    return dict(zip(said, mends, strict=True))
+
+
+def test_a_stack_needs_no_more_than_a_cluster_a_namespace_and_its_credentials() -> None:
+    done = parse({})
+
+    assert done.cluster.context == "laptop"
+    assert done.namespace.name == "mern"
+    assert done.mongodb_uri.get_secret_value() == LEAST["mongodbUri"]
+    assert done.image_tag is None
+    assert done.load_balancer_controller.mode == "none"
+    assert done.release.timeout == 300
+
+
+def test_everything_that_can_be_set_arrives() -> None:
+    done = parse(
+        {
+            **EKS,
+            **NO_KEYS,
+            "namespace": {"name": "shop", "mode": "existing", "protect": True},
+            "values": {"mernClient": {"replicas": 3}},
+            "imageTag": "1.2.3",
+            "serverSecrets": {"JWT_SECRET": "value-of-jwt-secret"},
+            "pythonScript": ROLE,
+            "loadBalancerController": {
+                "mode": "install",
+                "identity": "pod-identity",
+                "chartRepository": "https://charts.example",
+            },
+            "release": {"timeout": 60, "showObjects": False},
+        }
+    )
+
+    assert done.cluster.eks_cluster_name == "shop"
+    assert done.aws is not None
+    assert (done.aws.account_id, done.aws.region) == ("111111111111", "eu-central-1")
+    assert (done.namespace.mode, done.namespace.protect) == ("existing", True)
+    assert done.values == {"mernClient": {"replicas": 3}}
+    assert done.image_tag == "1.2.3"
+    assert done.server_secrets["JWT_SECRET"].get_secret_value() == "value-of-jwt-secret"
+    assert done.aws_access_key_id is None
+    assert done.python_script is not None
+    assert done.python_script.role_arn == ROLE["roleArn"]
+    assert done.load_balancer_controller.mode == "install"
+    assert done.load_balancer_controller.identity == "pod-identity"
+    assert done.load_balancer_controller.chart_repository == "https://charts.example"
+    assert (done.release.timeout, done.release.show_objects) == (60, False)
+
+
+def test_zero_and_false_are_values() -> None:
+    done = parse(
+        {
+            "values": {"mernServer": {"replicas": 0, "autoscaling": {"enabled": False}}},
+            "release": {"showObjects": False},
+        }
+    )
+
+    assert done.values == {"mernServer": {"replicas": 0, "autoscaling": {"enabled": False}}}
+    assert done.release.show_objects is False
+
+
+def test_a_tag_of_digits_is_a_tag() -> None:
+    assert parse({"imageTag": "7"}).image_tag == "7"
+
+
+def test_credentials_do_not_show_when_settings_are_printed() -> None:
+    done = parse({"serverSecrets": {"JWT_SECRET": "value-of-jwt-secret"}})
+
+    assert not [hidden for hidden in HIDDEN if hidden in f"{done} {done!r}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault", "mend"),
+    [
+        (
+            {"mongodbUri": None},
+            "mern:mongodbUri is missing",
+            "pulumi config set --secret mern:mongodbUri",
+        ),
+        (
+            {"cluster": None},
+            "mern:cluster is missing",
+            "pulumi config set --path 'mern:cluster.KEY' VALUE",
+        ),
+        (
+            {"namespace": {}},
+            "mern:namespace.name is missing",
+            "pulumi config set --path 'mern:namespace.name' VALUE",
+        ),
+        (
+            {"mongodbUri": ""},
+            "mern:mongodbUri is empty",
+            "pulumi config set --secret mern:mongodbUri",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(change: dict[str, Any], fault: str, mend: str) -> None:
+    assert faults(change) == {fault: mend}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault", "mend"),
+    [
+        (
+            {"imagetag": "1"},
+            "mern:imagetag is not a key of this project; did you mean mern:imageTag?",
+            "pulumi config rm mern:imagetag",
+        ),
+        (
+            {"mongodbUrl": LEAST["mongodbUri"]},
+            "mern:mongodbUrl is not a key of this project; did you mean mern:mongodbUri?",
+            "pulumi config rm mern:mongodbUrl",
+        ),
+        (
+            {"zzz": "1"},
+            "mern:zzz is not a key of this project",
+            "pulumi config rm mern:zzz",
+        ),
+        (
+            {"release": {"timout": 60}},
+            "mern:release.timout is not a key here; did you mean timeout?",
+            "pulumi config rm --path 'mern:release.timout'",
+        ),
+        (
+            {"release": {"zzz": 60}},
+            "mern:release.zzz is not a key here; known are timeout, showObjects",
+            "pulumi config rm --path 'mern:release.zzz'",
+        ),
+    ],
+)
+def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
+    change: dict[str, Any], fault: str, mend: str
+) -> None:
+    assert faults(change) == {fault: mend}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"release": {"timeout": "60"}}, "mern:release.timeout should be a valid integer"),
+        ({"release": {"timeout": True}}, "mern:release.timeout should be a valid integer"),
+        ({"release": {"timeout": 0}}, "mern:release.timeout should be greater than or equal to 1"),
+        ({"release": {"showObjects": 0}}, "mern:release.showObjects should be a valid boolean"),
+        ({"release": "60"}, "mern:release is not an object"),
+        ({"release": "long"}, "mern:release is not an object"),
+        ({"values": [1]}, "mern:values is not an object"),
+        (
+            {"namespace": {"name": "My_Shop"}},
+            "mern:namespace.name is not a name of at most 63 lower-case letters, digits and -",
+        ),
+        (
+            {"namespace": {"name": "shop", "mode": "crate"}},
+            "mern:namespace.mode is not one of 'create' or 'existing'",
+        ),
+        ({"imageTag": "a b"}, "mern:imageTag is not a tag of a container image"),
+        (
+            {"aws": {"accountId": "111111111111", "region": "Frankfurt"}},
+            "mern:aws.region is not an AWS region, as in eu-central-1",
+        ),
+        (
+            {**NO_KEYS, "pythonScript": {"roleArn": "etl"}},
+            "mern:pythonScript.roleArn is not the ARN of an IAM role",
+        ),
+        (
+            {"loadBalancerController": {"chartRepository": ""}},
+            "mern:loadBalancerController.chartRepository is empty",
+        ),
+        (
+            {"serverSecrets": {"JWT-SECRET": "value-of-jwt-secret"}},
+            "mern:serverSecrets.JWT-SECRET is not the name of an environment variable",
+        ),
+        (
+            {"serverSecrets": {"JWT_SECRET": 5}},
+            "mern:serverSecrets.JWT_SECRET should be a valid string",
+        ),
+        ({"serverSecrets": "value-of-jwt-secret"}, "mern:serverSecrets is not an object"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(change: dict[str, Any], fault: str) -> None:
+    assert list(faults(change)) == [fault]
+
+
+@pytest.mark.parametrize("text", ["value-of-jwt-secret", '"value-of-jwt-secret"'])
+def test_what_mends_a_credential_encrypts_it(text: str) -> None:
+    assert faults({"serverSecrets": text}) == {
+        "mern:serverSecrets is not an object": (
+            "pulumi config set --secret --path 'mern:serverSecrets.NAME'"
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        # YAML takes an account id without quotes for a number, and leading zeros for octal.
+        (
+            111111111111,
+            "mern:aws.accountId should be a valid string: put it in quotes, "
+            'accountId: "012345678901"',
+        ),
+        ("1111", "mern:aws.accountId is not an AWS account id, 12 digits"),
+    ],
+)
+def test_what_mends_an_account_id_does_not_make_it_a_number(written: Any, fault: str) -> None:
+    # With --path, Pulumi writes digits as a number unless it is told the type.
+    assert faults({**EKS, "aws": {"accountId": written, "region": "eu-central-1"}}) == {
+        fault: "pulumi config set --path 'mern:aws.accountId' --type string VALUE"
+    }
+
+
+def test_credentials_must_be_encrypted() -> None:
+    given = {"serverSecrets": {"JWT_SECRET": "value-of-jwt-secret"}}
+
+    assert faults(given, encrypted=set()) == {
+        "mern:awsAccessKeyId is not encrypted in the stack file": (
+            "pulumi config set --secret mern:awsAccessKeyId"
+        ),
+        "mern:awsSecretAccessKey is not encrypted in the stack file": (
+            "pulumi config set --secret mern:awsSecretAccessKey"
+        ),
+        "mern:mongodbUri is not encrypted in the stack file": (
+            "pulumi config set --secret mern:mongodbUri"
+        ),
+        "mern:serverSecrets is not encrypted in the stack file": (
+            "pulumi config set --secret --path 'mern:serverSecrets.NAME'"
+        ),
+    }
+
+
+def test_a_secret_inside_the_values_is_refused_because_it_would_hide_all_of_them() -> None:
+    given = {"values": {"mernClient": {"replicas": 2}, "mernServer": {"env": {"A": "value"}}}}
+
+    [fault] = faults(given, encrypted={*ENCRYPTED, "values"})
+
+    assert fault.startswith("mern:values holds a secret, which would hide all of it")
+    for key in ENCRYPTED:
+        assert f"mern:{key}" in fault
+
+
+@pytest.mark.parametrize("key", ["imageTag", "release"])
+def test_what_is_no_credential_is_not_encrypted(key: str) -> None:
+    given = {"imageTag": "1.0.0", "release": {"timeout": 60}}
+
+    assert list(faults(given, encrypted={*ENCRYPTED, key})) == [
+        f"mern:{key} is encrypted, but is no secret"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("mernServer.mongodbUri", "mongodbUri"),
+        ("mernServer.secrets", "serverSecrets"),
+        ("pythonScript.mongodbUri", "mongodbUri"),
+        ("pythonScript.awsAccessKeyId", "awsAccessKeyId"),
+        ("pythonScript.awsSecretAccessKey", "awsSecretAccessKey"),
+    ],
+)
+def test_a_credential_among_the_values_is_refused_and_its_own_key_named(
+    path: str, key: str
+) -> None:
+    part, name = path.split(".")
+    value = {"JWT_SECRET": "value-of-jwt-secret"} if name == "secrets" else "value-of-jwt-secret"
+
+    assert faults({"values": {part: {name: value}}}) == {
+        f"mern:values.{path} is a secret: it comes from mern:{key}": (
+            f"pulumi config rm --path 'mern:values.{path}'"
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {},
+        {"kubeconfig": "~/.kube/config"},
+        {"context": "laptop"},
+        {"eksClusterName": "shop", "kubeconfig": "~/.kube/config"},
+        {"eksClusterName": "shop", "kubeconfig": "~/.kube/config", "context": "laptop"},
+    ],
+)
+def test_a_cluster_is_named_in_one_way(cluster: dict[str, str]) -> None:
+    [fault] = faults({"aws": EKS["aws"], "cluster": cluster})
+
+    assert fault == (
+        "mern:cluster needs either eksClusterName, or kubeconfig together with context"
+    )
+
+
+def test_an_eks_cluster_needs_an_account_and_a_region() -> None:
+    assert faults({"cluster": EKS["cluster"]}) == {
+        "mern:aws.accountId is missing: an EKS cluster needs it": (
+            "pulumi config set --path 'mern:aws.accountId' --type string VALUE"
+        ),
+        "mern:aws.region is missing: an EKS cluster needs it": (
+            "pulumi config set --path 'mern:aws.region' VALUE"
+        ),
+    }
+
+
+def test_the_load_balancer_controller_needs_an_eks_cluster() -> None:
+    assert faults({"loadBalancerController": {"mode": "install"}}) == {
+        "mern:loadBalancerController.mode is install, which needs an EKS cluster: set "
+        "mern:cluster.eksClusterName, or mode none": (
+            "pulumi config set --path 'mern:loadBalancerController.mode' none"
+        )
+    }
+
+
+def test_the_script_runs_under_a_role_or_with_keys() -> None:
+    assert faults({"pythonScript": ROLE}) == {
+        f"mern:{key} and mern:pythonScript exclude each other: a role or keys": (
+            f"pulumi config rm mern:{key}"
+        )
+        for key in NO_KEYS
+    }
+
+
+@pytest.mark.parametrize("left_out", [{"awsAccessKeyId"}, {"awsSecretAccessKey"}, {*NO_KEYS}])
+def test_without_a_role_the_script_needs_both_keys(left_out: set[str]) -> None:
+    assert faults(dict.fromkeys(left_out)) == {
+        f"mern:{key} is missing (or give a role: mern:pythonScript.roleArn)": (
+            f"pulumi config set --secret mern:{key}"
+        )
+        for key in left_out
+    }
+
+
+def test_all_faults_are_reported_together_and_each_once() -> None:
+    found = faults(
+        {
+            "mongodbUri": None,
+            "mongodbUrl": "mongodb://app:pw-of-mongodb@mongo.example/mern",
+            "aws": {"accountId": 111111111111},
+            "release": {"timeout": "long", "timout": 5},
+            "values": {"mernServer": {"secrets": {"JWT_SECRET": "value-of-jwt-secret"}}},
+        },
+        encrypted={"awsAccessKeyId"},
+    )
+
+    assert [fault.split(" ")[0] for fault in found] == [
+        "mern:aws.accountId",
+        "mern:aws.region",
+        "mern:awsSecretAccessKey",
+        "mern:mongodbUri",
+        "mern:mongodbUrl",
+        "mern:release.timeout",
+        "mern:release.timout",
+        "mern:values.mernServer.secrets",
+    ]
+
+
+WORDS = sorted(
+    {*KEYS, "mongodbUrl", "eksClusterName", "kubeconfig", "context", "accountId", "region", "name"}
+    | {"mode", "timeout", "roleArn", "mernServer", "secrets", "identity", "JWT_SECRET", "image"}
+)
+LEAVES = st.sampled_from(["value-of-jwt-secret", 0, 1.5, True, False, None, ""])
+TREES = st.recursive(
+    LEAVES,
+    lambda below: st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(WORDS), below),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    config=st.dictionaries(st.sampled_from(WORDS), TREES | st.just("{value-of-jwt-secret")),
+    encrypted=st.sets(st.sampled_from(WORDS)),
+)
+def test_no_config_makes_it_fail_in_another_way_or_show_a_value(
+    config: dict[str, Any], encrypted: set[str]
+) -> None:
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    try:
+        Settings.parse(texts, encrypted, "staging")
+    except pulumi.RunError as error:
+        assert "value-of-jwt-secret" not in str(error)
