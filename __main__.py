@@ -19,9 +19,7 @@ application = MernApplication(
     "mern",
     plan,
     settings.namespace,
-    pulumi.ResourceOptions(
-        provider=cluster.provider, depends_on=[controller] if controller else None
-    ),
+    pulumi.ResourceOptions(provider=cluster.provider, depends_on=[controller] if controller else None),
 )
 
 pulumi.export("namespace", plan.args.namespace)

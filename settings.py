@@ -32,6 +32,7 @@ AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Secret = Annotated[SecretStr, Field(min_length=1)]
 ImageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 
 PATTERNS = {
@@ -71,7 +72,7 @@ class ClusterSettings(Model):
     def one_way(self) -> "ClusterSettings":
         by_file = (self.kubeconfig is not None, self.context is not None)
         if by_file != (self.eks_cluster_name is None,) * 2:
-            raise ValueError("give either eksClusterName, or kubeconfig together with context")
+            raise ValueError("needs either eksClusterName, or kubeconfig together with context")
         return self
 
 
@@ -126,10 +127,10 @@ class Settings(Model):
     """Overrides of the chart's values; the chart's own schema checks them."""
     image_tag: ImageTag | None = None
     """Tag of all images that `values` gives none; absent: keep what runs."""
-    mongodb_uri: SecretStr
-    server_secrets: dict[EnvName, SecretStr] = {}
-    aws_access_key_id: SecretStr | None = None
-    aws_secret_access_key: SecretStr | None = None
+    mongodb_uri: Secret
+    server_secrets: dict[EnvName, Secret] = {}
+    aws_access_key_id: Secret | None = None
+    aws_secret_access_key: Secret | None = None
     python_script: PythonScriptSettings | None = None
     load_balancer_controller: LoadBalancerControllerSettings = LoadBalancerControllerSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -174,7 +175,7 @@ class Settings(Model):
             try:
                 values[key] = json.loads(text) if key in OBJECT_KEYS else text
             except ValueError:
-                faults.append((key, "is not an object", f"pulumi config set {_path(key, 'KEY')} …"))
+                faults.append((key, "is not an object", _set(key)))
         settings = None
         try:
             settings = cls.model_validate({k: v for k, v in values.items() if k in KEYS})
@@ -221,8 +222,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     controller = values.get("loadBalancerController")
     installs = isinstance(controller, dict) and controller.get("mode") == "install"
     if needs_aws and "aws" not in values:
-        faults.append(("aws", "is missing: an EKS cluster needs accountId and region",
-                       f"pulumi config set {_path('aws.region')} REGION"))  # fmt: skip
+        for path in ("aws.accountId", "aws.region"):
+            faults.append((path, "is missing: an EKS cluster needs it", _set(path)))
     if installs and not needs_aws and isinstance(cluster, dict):
         faults.append(("loadBalancerController.mode", "is install, which needs an EKS cluster: "
                        f"set {PROJECT}:cluster.eksClusterName, or mode none",
@@ -233,9 +234,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
     """What pydantic found, in the user's words; never the value, which may be a credential."""
     path = ".".join(str(part) for part in found["loc"] if part != "[key]")
-    top = str(found["loc"][0]) if found["loc"] else ""
     kind, limits = found["type"], found.get("ctx", {})
-    mend = _set_secret(top) if top in SECRET_KEYS else f"pulumi config set {_path(path)} VALUE"
+    mend = _set(path)
     if kind == "missing":
         yield path, "is missing", mend
     elif kind == "extra_forbidden":
@@ -247,6 +247,10 @@ def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
         yield path, f"is not {PATTERNS[limits['pattern']]}", mend
     elif kind == "literal_error":
         yield path, f"is not one of {limits['expected']}", mend
+    elif kind in ("model_type", "dict_type"):
+        yield path, "is not an object", mend
+    elif kind in ("string_too_short", "too_short"):
+        yield path, "is empty", mend
     elif kind == "value_error":
         yield path, str(limits["error"]), mend
     else:
@@ -273,9 +277,21 @@ def _why_not_secret(key: str) -> str:
     return "is encrypted, but is no secret"
 
 
-def _path(path: str, child: str = "") -> str:
-    full = f"{PROJECT}:{path}" + (f".{child}" if child else "")
+def _path(path: str) -> str:
+    full = f"{PROJECT}:{path}"
     return f"--path '{full}'" if "." in full else full
+
+
+def _set(path: str) -> str:
+    """The command that sets the key at `path`."""
+    top = path.split(".", maxsplit=1)[0]
+    if top in SECRET_KEYS:
+        return _set_secret(top)
+    if path in OBJECT_KEYS:
+        path += ".KEY"
+    # With --path, Pulumi writes digits as a number unless it is told the type.
+    kind = "--type string " if path.endswith(".accountId") else ""
+    return f"pulumi config set {_path(path)} {kind}VALUE"
 
 
 def _set_secret(key: str) -> str:

@@ -49,12 +49,8 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
         server = config["clusters"][0]["cluster"].get("server", "")
         return _cluster(config, f"{settings.context}@{server}")
     assert account is not None  # Settings has seen to it  # noqa: S101
-    aws_provider = aws.Provider(
-        "aws", region=account.region, allowed_account_ids=[account.account_id]
-    )
-    found = aws.eks.get_cluster(
-        settings.eks_cluster_name, opts=pulumi.InvokeOptions(provider=aws_provider)
-    )
+    aws_provider = aws.Provider("aws", region=account.region, allowed_account_ids=[account.account_id])
+    found = aws.eks.get_cluster(settings.eks_cluster_name, opts=pulumi.InvokeOptions(provider=aws_provider))
     eks = EksCluster(
         name=found.name,
         arn=found.arn,
@@ -88,9 +84,7 @@ def _from_file(path: Path, context: str) -> dict[str, Any]:
             f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}\n      {mend}"
         ) from None
     except (yaml.YAMLError, KeyError, TypeError):
-        raise pulumi.RunError(
-            f"mern:cluster.kubeconfig: {path} is not a kube config\n      {mend}"
-        ) from None
+        raise pulumi.RunError(f"mern:cluster.kubeconfig: {path} is not a kube config\n      {mend}") from None
     if context not in contexts:
         raise pulumi.RunError(
             f"mern:cluster.context: {path} has no context {context}; it has "
@@ -100,7 +94,7 @@ def _from_file(path: Path, context: str) -> dict[str, Any]:
     chosen = contexts[context]
 
     def pick(kind: str, name: str) -> dict[str, Any]:
-        entry = next((item[kind] for item in config[f"{kind}s"] if item["name"] == name), {})
+        entry: dict[str, Any] = next((item[kind] for item in config[f"{kind}s"] if item["name"] == name), {})
         return {"name": name, kind: _inline(entry, path.parent)}
 
     return {

@@ -108,9 +108,7 @@ class LoadBalancerController(pulumi.ComponentResource):
         self._release(name, args, pulumi.ResourceOptions(parent=self, depends_on=identity))
         self.register_outputs({"roleArn": self.role_arn})
 
-    def _identity(
-        self, name: str, role_name: str, args: LoadBalancerControllerArgs
-    ) -> list[pulumi.Resource]:
+    def _identity(self, name: str, role_name: str, args: LoadBalancerControllerArgs) -> list[pulumi.Resource]:
         child = pulumi.ResourceOptions(parent=self)
         tags = {
             "project": pulumi.get_project(),
@@ -150,9 +148,7 @@ class LoadBalancerController(pulumi.ComponentResource):
         )
         return [attachment, association]
 
-    def _release(
-        self, name: str, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions
-    ) -> None:
+    def _release(self, name: str, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions) -> None:
         Release(
             f"{name}-release",
             name=CHART,

@@ -48,7 +48,7 @@ def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, An
     """
     values = copy.deepcopy(settings.values)
     for part in IMAGES:
-        tag = settings.image_tag or running.get(part, {}).get("image", {}).get("tag")
+        tag = settings.image_tag or _tag(running, part)
         if tag:
             _put(values, f"{part}.image", "tag", tag)
     _put(values, "mernServer", "mongodbUri", settings.mongodb_uri)
@@ -59,8 +59,8 @@ def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, An
         _put(values, "pythonScript", "awsAccessKeyId", settings.aws_access_key_id)
         _put(values, "pythonScript", "awsSecretAccessKey", settings.aws_secret_access_key)
     if settings.python_script:
-        role = {"eks.amazonaws.com/role-arn": settings.python_script.role_arn}
-        _put(values, "pythonScript.serviceAccount", "annotations", role)
+        role = settings.python_script.role_arn
+        _put(values, "pythonScript.serviceAccount.annotations", "eks.amazonaws.com/role-arn", role)
     return values
 
 
@@ -91,13 +91,25 @@ def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
         return {}
     if running is None:
         return {}
-    tags = {part: running.values.get(part, {}).get("image", {}).get("tag") for part in IMAGES}
-    text = ", ".join(f"{part} {tag or 'the default of the chart'}" for part, tag in tags.items())
-    pulumi.log.info(f"mern:imageTag is not set: images stay as in revision {running.revision}: {text}")
+    tags = [f"{part} {_tag(running.values, part) or 'as the chart says'}" for part in IMAGES]
+    pulumi.log.info(
+        f"mern:imageTag is not set: images stay as in revision {running.revision}: {', '.join(tags)}"
+    )
     return running.values
 
 
-class MernApplication(pulumi.ComponentResource):  # type: ignore[misc]
+def _tag(values: Mapping[str, Any], part: str) -> str | None:
+    """The image tag in values that someone else may have made: any shape."""
+    for key in (part, "image"):
+        inner = values.get(key)
+        if not isinstance(inner, Mapping):
+            return None
+        values = inner
+    tag = values.get("tag")
+    return str(tag) if tag else None
+
+
+class MernApplication(pulumi.ComponentResource):
     """The release in its namespace."""
 
     release: ChartRelease
@@ -110,19 +122,22 @@ class MernApplication(pulumi.ComponentResource):  # type: ignore[misc]
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("mern:index:MernApplication", name, None, opts)
-        wait_for = _namespace(name, namespace, pulumi.ResourceOptions(parent=self))
-        depends_on = [wait_for, *(opts.depends_on or [] if opts else [])]
-        self.release = ChartRelease(
-            name, plan, pulumi.ResourceOptions(parent=self, depends_on=depends_on)
-        )
+        # The namespace too: it can only be deleted while the controller still frees its Ingress.
+        depends_on = list(opts.depends_on or [] if opts else [])
+        depends_on.append(_namespace(name, namespace, self, depends_on))
+        self.release = ChartRelease(name, plan, pulumi.ResourceOptions(parent=self, depends_on=depends_on))
         self.register_outputs({})
 
 
 def _namespace(
-    name: str, settings: NamespaceSettings, opts: pulumi.ResourceOptions
+    name: str,
+    settings: NamespaceSettings,
+    parent: pulumi.Resource,
+    depends_on: list[pulumi.Resource],
 ) -> pulumi.Resource:
     metadata = {"name": settings.name, "labels": NAMESPACE_LABELS}
+    opts = pulumi.ResourceOptions(parent=parent, depends_on=depends_on)
     if settings.mode == "existing":
         return kubernetes.core.v1.NamespacePatch(f"{name}-namespace", metadata=metadata, opts=opts)
-    opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=settings.protect))
+    opts.protect = settings.protect
     return kubernetes.core.v1.Namespace(f"{name}-namespace", metadata=metadata, opts=opts)

@@ -110,7 +110,7 @@ class Sandbox:
             print(f'export {key}="{text}"')
         config = self.folder / f"work/{STACK}/Pulumi.{STACK}.yaml"
         print(
-            "# Use it by: eval \"$(make -s env)\". With Pulumi's official installation this does the"
+            '# Use it by: eval "$(make -s env)". With Pulumi\'s official installation this does the'
             f" same as `make up`:\n#   pulumi up --stack {STACK} --config-file {config}"
         )
 
@@ -147,7 +147,11 @@ def main() -> int:
         if args.command in ("status", "env"):
             command()
         else:
-            with locked(sandbox.folder / "lock", "another sandbox command is at work in this clone", wait=False):
+            with locked(
+                sandbox.folder / "lock",
+                "another sandbox command is at work in this clone",
+                wait=False,
+            ):
                 command()
     except SandboxError as error:
         print(f"error: {error}", file=sys.stderr)

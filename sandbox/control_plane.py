@@ -1,9 +1,12 @@
 """A Kubernetes control plane on this machine: etcd, API server, controllers and scheduler are the
 real ones, started by kwokctl; kwok plays the nodes, whose pods become ready but run no code."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,8 +67,11 @@ class ControlPlane:
         """End its processes, and only those; what it stores is kept."""
         if running := self.processes():
             self._kwokctl("stop", "cluster", check=False)
-            for stop in (signal.SIGTERM, signal.SIGKILL):
-                running = _end(running & self.processes(), stop)
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                for pid in self.processes():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, how)
+                _wait_for_end_of(running)
         for file in self._home.glob("pids/*"):
             file.unlink()
 
@@ -82,6 +88,17 @@ class ControlPlane:
 
     def _restart(self) -> bool:
         self.stop()
+        for port in re.findall(r"^ *\w*[pP]ort: (\d+)$", (self._home / "kwok.yaml").read_text(), re.M):
+            with socket.socket() as probe:
+                # As the servers do; else the last connections of a stopped one would be in the way.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", int(port)))
+                except OSError:
+                    raise SandboxError(
+                        f"port {port}, on which this sandbox listens, is taken by another program.\n"
+                        "End that program, or run `make clean` for a new sandbox on other ports."
+                    ) from None
         started = self._kwokctl("start", "cluster", check=False)
         return started.returncode == 0 and self._answers(30)
 
@@ -121,15 +138,13 @@ class ControlPlane:
         return done
 
     def _answers(self, seconds: float = 2) -> bool:
-        from httpx2 import HTTPError
-        from lightkube import ApiError
         from lightkube.resources.core_v1 import Namespace
 
         give_up = time.monotonic() + seconds
         while True:
             try:
                 self.client().get(Namespace, "default")
-            except (HTTPError, ApiError, OSError):
+            except Exception:  # whatever keeps it away
                 if time.monotonic() > give_up:
                     return False
                 time.sleep(0.2)
@@ -170,16 +185,20 @@ def _all_processes() -> list[tuple[int, str]]:
     return [(int(pid), command.strip()) for pid, _, command in rows]
 
 
-def _end(pids: set[int], how: signal.Signals) -> set[int]:
-    """Signal `pids` and wait up to five seconds; the ones that still run."""
-    for pid in pids:
-        try:
-            os.kill(pid, how)
-        except ProcessLookupError:
-            continue
-    give_up = time.monotonic() + 5
-    while pids and time.monotonic() < give_up:
-        alive = {pid for pid, _ in _all_processes()}
-        pids = pids & alive
-        time.sleep(0.05)
-    return pids
+def _wait_for_end_of(pids: set[int], seconds: float = 5) -> None:
+    """Until their sockets are free again too: a process that ends loses its command line first."""
+    give_up = time.monotonic() + seconds
+    while any(map(_is_alive, pids)) and time.monotonic() < give_up:
+        time.sleep(0.02)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        if sys.platform == "linux":
+            # A zombie: its threads may still hold its sockets; later nobody may ever collect it.
+            zombie = ") Z" in Path(f"/proc/{pid}/stat").read_text()
+            return not zombie or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+        return True
+    except OSError:
+        return False

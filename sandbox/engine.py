@@ -104,9 +104,7 @@ class Engine:
             chart.unlink(missing_ok=True)
             chart.symlink_to(self.project / "chart")
         project = yaml.safe_load((self.project / "Pulumi.yaml").read_text())
-        project["plugins"] = {
-            "providers": [{"name": "kubernetes", "path": str(self.folder / "provider")}]
-        }
+        project["plugins"] = {"providers": [{"name": "kubernetes", "path": str(self.folder / "provider")}]}
         (work / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         # The stack's secrets and their salt live in the copy only.
         name = f"Pulumi.{stack}.yaml"
@@ -169,8 +167,7 @@ def choose_provider(folder: Path) -> str:
         plugin.symlink_to(real)
         return f"the real Kubernetes provider ({real})"
     script = (
-        "#!/bin/sh\n"
-        f'PYTHONPATH="{PROJECT}" exec "{sys.executable}" -m sandbox.kubernetes_provider "$@"\n'
+        f'#!/bin/sh\nPYTHONPATH="{PROJECT}" exec "{sys.executable}" -m sandbox.kubernetes_provider "$@"\n'
     )
     if plugin.is_symlink() or not plugin.exists() or plugin.read_text() != script:
         plugin.unlink(missing_ok=True)

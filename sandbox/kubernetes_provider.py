@@ -2,7 +2,8 @@
 
 The real plugin is a download from its maker, which a closed network does not reach. This program
 answers the engine in its place, for what this project deploys: `helm.sh/v3:Release` (through the
-helm program), `core/v1:Namespace` and `NamespacePatch`, and the function `kubernetes:helm:template`.
+helm program), `core/v1:Namespace` and `NamespacePatch`, and the function
+`kubernetes:helm:template`.
 `tests/unit/test_kubernetes_provider.py` replays recorded calls of the real plugin against it, and
 says where the two differ.
 
@@ -45,23 +46,23 @@ if __name__ == "__main__" and (found := importlib.util.find_spec("pulumi")) and 
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
 
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, status_pb2  # noqa: E402
-from pulumi.runtime.proto import provider_pb2 as messages  # noqa: E402 - after the shortcut above
-from pulumi.runtime.proto.provider_pb2_grpc import (  # noqa: E402
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, status_pb2
+from pulumi.runtime.proto import provider_pb2 as messages
+from pulumi.runtime.proto.provider_pb2_grpc import (
     ResourceProviderServicer,
     add_ResourceProviderServicer_to_server,
 )
 
 VERSION = "4.34.2"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of one, not one itself
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 Wire = dict[str, Any]
 MISSING = object()
 
 
-class Failure(Exception):
+class CallError(Exception):
     """An answer that is an error. With a state, the object `id` exists but is not as it should be.
 
     `status` is that of the API server's answer, if the error is one.
@@ -177,32 +178,33 @@ def merge_patch(old_inputs: Any, inputs: Wire, state: Wire) -> Wire:
     for key, value in inputs.items():
         current = state.get(key, MISSING)
         if isinstance(value, dict) and isinstance(current, dict):
-            patch |= {key: it for it in [merge_patch(old_inputs.get(key), value, current)] if it}
+            if inner := merge_patch(old_inputs.get(key), value, current):
+                patch[key] = inner
         elif current is MISSING or not same(value, current):
             patch[key] = value
     return patch
 
 
-def detailed_diff(patch: Any, old: Any, new: Any, old_inputs: Any) -> dict[str, int]:
+def detailed_diff(patch: Any, old: Any, new: Any, old_inputs: Any) -> Wire:
     """The patch as the engine shows it: property path → kind of change."""
-    found: dict[str, int] = {}
+    found: Wire = {}
 
-    def visit(path: str, value: Any, old: Any, new: Any, given: Any, in_list: bool) -> None:
+    def visit(path: str, value: Any, sides: list[Any], in_list: bool) -> None:
+        old, new, given = sides
         if new is MISSING and (value is not None or given is MISSING):
             return
-        sides = (old, new, given)
         if isinstance(value, dict) and isinstance(old, dict):
             # A patch replaces a list as a whole, so inside of one it does not name removed keys.
             for key in [*value, *(old.keys() - value.keys() if in_list else ())]:
                 step = f'["{key}"]' if re.search(r'[."\[\]]', key) else f".{key}"
                 at = [it.get(key, MISSING) if isinstance(it, dict) else MISSING for it in sides]
-                visit((path + step).lstrip("."), value.get(key), *at, in_list)
+                visit((path + step).lstrip("."), value.get(key), at, in_list)
         elif isinstance(value, list) and isinstance(old, list):
             for i in range(max(len(value), len(old))):
                 items = [it[i : i + 1] if isinstance(it, list) else [] for it in (value, *sides)]
-                empty = (None, MISSING, None, None)
-                at = [it[0] if it else other for it, other in zip(items, empty, strict=True)]
-                visit(f"{path}[{i}]", *at, True)
+                none = (None, MISSING, None, None)
+                at = [it[0] if it else other for it, other in zip(items, none, strict=True)]
+                visit(f"{path}[{i}]", at[0], at[1:], True)
         elif value is None:
             found[path] = messages.PropertyDiff.DELETE
         elif old is MISSING:
@@ -210,13 +212,17 @@ def detailed_diff(patch: Any, old: Any, new: Any, old_inputs: Any) -> dict[str, 
         elif not same(value, old):
             found[path] = messages.PropertyDiff.UPDATE
 
-    visit("", patch, old, new, old_inputs, False)
+    visit("", patch, [old, new, old_inputs], False)
     return found
 
 
-def diff_answer(kinds: dict[str, int], replacing: set[str], **more: Any) -> messages.DiffResponse:
+def changes(found: Any) -> Any:
+    """Whether something changed, in the engine's words."""
+    return messages.DiffResponse.DIFF_SOME if found else messages.DiffResponse.DIFF_NONE
+
+
+def diff_answer(kinds: Wire, replacing: set[str], **given: Any) -> messages.DiffResponse:
     """The answer to a Diff; a change of what is `replacing` replaces the resource."""
-    some, none = messages.DiffResponse.DIFF_SOME, messages.DiffResponse.DIFF_NONE
     details = {
         path: messages.PropertyDiff(
             kind=kind + (path in replacing),  # each kind is followed by that of its replacement
@@ -224,10 +230,8 @@ def diff_answer(kinds: dict[str, int], replacing: set[str], **more: Any) -> mess
         )
         for path, kind in kinds.items()
     }
-    more = {"hasDetailedDiff": bool(details), "changes": some if details else none} | more
-    return messages.DiffResponse(
-        replaces=sorted(replacing & details.keys()), detailedDiff=details, **more
-    )
+    more: Wire = {"hasDetailedDiff": bool(details), "changes": changes(details)} | given
+    return messages.DiffResponse(replaces=sorted(replacing & details.keys()), detailedDiff=details, **more)
 
 
 # -- the cluster ---------------------------------------------------------------------------------
@@ -301,9 +305,9 @@ class Cluster:
         try:
             self.call("GET", "")
             return ""
-        except Failure as failure:
-            reason = failure.text
-            if failure.status == 401:
+        except CallError as error:
+            reason = error.text
+            if error.status == 401:
                 reason = "the server has asked for the client to provide credentials"
         except Exception as error:  # from the network, TLS or a credentials program
             reason = str(error)
@@ -315,7 +319,7 @@ class Cluster:
     def require(self, sentence: str) -> None:
         """Refuse, if there is no cluster, with the sentence, which may show the reason."""
         if self.unreachable:
-            raise Failure(sentence.format(self.unreachable))
+            raise CallError(sentence.format(self.unreachable))
 
     def call(self, method: str, path: str, body: Any = None, kind: str = "", **query: str) -> Wire:
         """One request to the API server."""
@@ -325,7 +329,7 @@ class Cluster:
             method, f"/api/v1/{path}", content=content, headers=headers, params=query
         )
         if answer.is_error:
-            raise Failure(answer.json().get("message", answer.text), status=answer.status_code)
+            raise CallError(answer.json().get("message", answer.text), status=answer.status_code)
         return dict(answer.json())
 
     def records(self, namespace: str, name: str) -> dict[int, Callable[[], Wire]]:
@@ -349,35 +353,31 @@ class Helm:
 
     def __init__(self) -> None:
         self._running: dict[subprocess.Popen[str], str] = {}
-        self._cancelled = False
+        self._cancelled = self._killed = False
 
     def run(self, cluster: Cluster, verb: str, *arguments: str, values: Wire | None = None) -> str:
-        """Helm's output. Its error is a Failure, in the words of the library that helm is made of.
+        """Helm's output; its error as a CallError, in the words of the library that it is made of.
 
         Values go by standard input, so that none is among the arguments or in a file.
         """
         with cluster.environment() as env:
             pipe = subprocess.PIPE
+            command = ["helm", verb, *arguments]
             try:
-                process = subprocess.Popen(
-                    ["helm", verb, *arguments],
-                    stdin=pipe,
-                    stdout=pipe,
-                    stderr=pipe,
-                    text=True,
-                    env=env,
-                )
+                process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
             except FileNotFoundError:
-                raise Failure("the stand-in needs the program helm on PATH") from None
+                raise CallError("the stand-in needs the program helm on PATH") from None
             self._running[process] = verb
             if self._cancelled:
                 self.cancel()
+            if self._killed:
+                self.kill()
             out, error = process.communicate("" if values is None else json.dumps(values))
             del self._running[process]
         if process.returncode == 0:
             return out
         if process.returncode == -signal.SIGINT:
-            raise Failure("context canceled")
+            raise CallError("context canceled")
         start = re.search(
             r"^Error: ((INSTALLATION|UPGRADE) FAILED: )?"
             r"(An error occurred while checking for chart dependencies.*?dependencies: )?",
@@ -385,7 +385,7 @@ class Helm:
             re.M,
         )
         text = error[start.end() if start else 0 :].removesuffix("\n")
-        raise Failure(text.removesuffix("\n\nUse --debug flag to render out invalid YAML"))
+        raise CallError(text.removesuffix("\n\nUse --debug flag to render out invalid YAML"))
 
     def cancel(self) -> None:
         """Have what runs, and what starts later, end in order, with its release marked failed."""
@@ -395,7 +395,8 @@ class Helm:
                 process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End at once what runs: the real provider's helm is part of the plugin and ends with it."""
+        """End at once what runs: the real provider's helm is a part of the plugin."""
+        self._killed = True
         for process in list(self._running):
             process.kill()
 
@@ -403,22 +404,22 @@ class Helm:
 class Loader(yaml.CSafeLoader):
     """YAML as Helm and Kubernetes read it: no dates, and no numbers of base 60."""
 
-    yaml_implicit_resolvers = {
-        first: [it for it in resolvers if not re.search("timestamp|int|float", it[0])]
-        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-    }
 
-
+Loader.yaml_implicit_resolvers = {
+    first: [it for it in resolvers if not re.search("timestamp|int|float", it[0])]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
 for kind, numbers in {
-    "int": r"[-+]?(0b[01_]+|0x[\da-fA-F_]+|\d[\d_]*)",
+    "int": r"[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)",
     "float": r"[-+]?((\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
 }.items():
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^({numbers})$"), None)
 
 
 def documents(text: str) -> list[Wire]:
-    """The documents of a YAML text, less the empty ones."""
-    return [it for it in yaml.load_all(text, Loader) if it]  # noqa: S506 - a safe loader, above
+    """The documents of a YAML text as JSON has them, where each key is text; less empty ones."""
+    found: list[Wire] = json.loads(json.dumps([it for it in yaml.load_all(text, Loader) if it]))
+    return found
 
 
 def objects(manifest: str) -> list[Wire]:
@@ -430,7 +431,7 @@ def chart_arguments(release: Wire) -> list[str]:
     """A release's chart for helm's command line, and where it comes from."""
     options, chart = release.get("repositoryOpts", {}), release["chart"].strip()
     if set(filter(options.get, options)) - {"repo"}:
-        raise Failure("the stand-in knows no repositoryOpts but repo")
+        raise CallError("the stand-in knows no repositoryOpts but repo")
     repository = options.get("repo", "")
     if repository and "://" not in repository and "/" not in chart:
         chart = f"{repository}/{chart}"
@@ -439,36 +440,36 @@ def chart_arguments(release: Wire) -> list[str]:
 
 
 # The real provider knows scope from a list too; what is on neither list is taken for namespaced.
-CLUSTER_KINDS = frozenset(
+CLUSTER_KINDS = (
     "APIService CertificateSigningRequest ClusterRole ClusterRoleBinding CSIDriver CSINode"
     " CustomResourceDefinition FlowSchema IngressClass MutatingWebhookConfiguration Namespace Node"
     " PersistentVolume PodSecurityPolicy PriorityClass PriorityLevelConfiguration RuntimeClass"
-    " StorageClass ValidatingWebhookConfiguration VolumeAttachment".split()
+    " StorageClass ValidatingWebhookConfiguration VolumeAttachment"
 )
 
 
 def render(helm: Helm, cluster: Cluster, options: Wire) -> list[Wire]:
-    """The function `kubernetes:helm:template`: the objects of a chart, CRDs and hooks among them."""
+    """The function `kubernetes:helm:template`: a chart's objects, CRDs and hooks among them."""
     if not options.get("path"):
-        raise Failure("the stand-in renders only charts in a folder: set path")
+        raise CallError("the stand-in renders only charts in a folder: set path")
     chart = Path(options["path"], options["chart"].rpartition("/")[2])
     if not chart.exists():
         missing = f"stat {chart}: no such file or directory"
-        raise Failure(f"failed to load chart from temp directory: {missing}")
+        raise CallError(f"failed to load chart from temp directory: {missing}")
     namespace, values = options.get("namespace", ""), options.get("values") or {}
     flags = ["--include-crds", "--skip-tests", "--values", "-"]
     flags += ["--namespace", namespace or "default"]
     name = options.get("release_name", "")
     try:
         text = helm.run(cluster, "template", name, str(chart.absolute()), *flags, values=values)
-    except Failure as failure:
+    except CallError as error:
         unloadable = ("Chart.yaml file is missing", "validation: ", "cannot load ", "stat ")
-        if failure.text.startswith(unloadable):
-            raise Failure(f"failed to load chart from temp directory: {failure.text}") from None
-        raise Failure(f"failed to create chart from template: {failure.text}") from None
+        if error.text.startswith(unloadable):
+            raise CallError(f"failed to load chart from temp directory: {error.text}") from None
+        raise CallError(f"failed to create chart from template: {error.text}") from None
     found = objects(text)
     for it in found:
-        if namespace and it["kind"] not in CLUSTER_KINDS:
+        if namespace and it["kind"] not in CLUSTER_KINDS.split():
             metadata = it["metadata"] = it.get("metadata") or {}
             metadata["namespace"] = metadata.get("namespace") or namespace
     return found
@@ -486,30 +487,44 @@ FLAGS = {"disableCRDHooks": "no-hooks", "disableWebhooks": "no-hooks"}
 FLAGS |= {"forceUpdate": "force", "postrender": "post-renderer"}
 DEFAULT_TIMEOUT = 300
 
-TEXTS = "chart description keyring name namespace postrender version".split()
-SWITCHES = set(f"{ALWAYS} {ACTS_ON['install']} {ACTS_ON['upgrade']}".split()) - set(TEXTS)
-SWITCHES |= {"allowNullValues", "lint", "skipAwait", "waitForJobs"}
-RELEASE: Wire = dict.fromkeys(TEXTS, "") | dict.fromkeys(SWITCHES, False)
-RELEASE |= {"timeout": 0, "values": {}}
+SWITCHES = f"{ALWAYS} {ACTS_ON['install']} {ACTS_ON['upgrade']}"
+SWITCHES += " allowNullValues lint skipAwait waitForJobs"
+RELEASE: Wire = {"timeout": 0, "values": {}} | dict.fromkeys(SWITCHES.split(), False)
+RELEASE |= {"chart": "", "description": "", "keyring": "", "name": "", "namespace": ""}
+RELEASE |= {"postrender": "", "version": ""}
 OPTIONAL = {"maxHistory", "repositoryOpts", "resourceNames", "status"}
-REPOSITORY = dict.fromkeys("repo caFile certFile keyFile username password".split(), "")
+REPOSITORY = {"repo": "", "caFile": "", "certFile": "", "keyFile": "", "username": ""}
+REPOSITORY |= {"password": ""}
 
 
 def decoded(properties: Wire) -> Wire:
     """A release with every input at its value or default, less what the real one does not know."""
     given = {key: value for key, value in plain(properties).items() if value is not None}
     if given.get("valueYamlFiles") or given.get("lint"):
-        raise Failure("the stand-in knows neither valueYamlFiles nor lint")
+        raise CallError("the stand-in knows neither valueYamlFiles nor lint")
     if "repositoryOpts" in given:
         given["repositoryOpts"] = REPOSITORY | given["repositoryOpts"]
     known = RELEASE.keys() | OPTIONAL
     return RELEASE | {key: value for key, value in given.items() if key in known}
 
 
-def checkpoint(release: Wire, inputs: Wire, preview: bool = False) -> Wire:
+def helm_arguments(verb: str, release: Wire, namespace: str) -> list[str]:
+    """What to tell helm to install or upgrade a release."""
+    command = [release["name"], *chart_arguments(release), "--namespace", namespace]
+    command += ["--values", "-", f"--timeout={release['timeout'] or DEFAULT_TIMEOUT}s"]
+    if not release["skipAwait"]:
+        command += ["--wait", *(["--wait-for-jobs"] if release["waitForJobs"] else [])]
+    if verb == "upgrade":  # unset, the program would keep 10, and the library keeps all
+        command += [f"--history-max={release.get('maxHistory', 0)}"]
+    for key in filter(release.get, f"{ALWAYS} {ACTS_ON[verb]}".split()):
+        flag = FLAGS.get(key) or re.sub("[A-Z]", lambda it: f"-{it[0].lower()}", key)
+        command.append(f"--{flag}" if release[key] is True else f"--{flag}={release[key]}")
+    return command
+
+
+def checkpoint(release: Wire, inputs: Wire) -> Wire:
     """The state of a release that the engine keeps."""
-    state = mark_secrets(merged(release, {}), inputs) | {"__inputs": secret(inputs)}
-    return state | ({"resourceNames": UNKNOWN, "status": UNKNOWN} if preview else {})
+    return mark_secrets(merged(release, {}), inputs) | {"__inputs": secret(inputs)}
 
 
 def with_record(release: Wire, record: Wire) -> Wire:
@@ -521,7 +536,9 @@ def with_record(release: Wire, record: Wire) -> Wire:
         key = f"{it['kind']}{group and '.' + group}/{it['apiVersion']}"
         full_name = [it["metadata"].get("namespace"), it["metadata"]["name"]]
         names.setdefault(key, set()).add("/".join(filter(None, full_name)))
-    where = {"name": record["name"], "namespace": record["namespace"]}
+    status = {"name": record["name"], "namespace": record["namespace"], "chart": chart["name"]}
+    status |= {"revision": record["version"], "status": record["info"]["status"]}
+    status |= {"version": chart["version"], "appVersion": chart.get("appVersion", "")}
     return release | {
         "name": release["name"] or record["name"],
         "namespace": release["namespace"] or record["namespace"],
@@ -529,10 +546,7 @@ def with_record(release: Wire, record: Wire) -> Wire:
         "version": chart["version"],
         "values": merged(release["values"], record.get("config") or {}),
         "resourceNames": {key: sorted(them) for key, them in names.items()},
-        "status": where
-        | {"revision": record["version"], "status": record["info"]["status"]}
-        | {"chart": chart["name"], "version": chart["version"]}
-        | {"appVersion": chart.get("appVersion", "")},
+        "status": status,
     }
 
 
@@ -553,8 +567,8 @@ class Releases:
         if not contains(news, lambda leaf: leaf == UNKNOWN):
             try:
                 release["version"] = self._chart_version(release)
-            except Failure as failure:
-                reason = f"{failure.text}; check the chart name and repository configuration."
+            except CallError as error:
+                reason = f"{error.text}; check the chart name and repository configuration."
                 failures = [messages.CheckFailure(property="chart", reason=reason)]
         release.pop("resourceNames", None)
         inputs = to_struct(mark_secrets(release, news))
@@ -563,32 +577,20 @@ class Releases:
     def diff(self, request: Any) -> messages.DiffResponse:
         old, new = plain(to_wire(request.olds)), plain(to_wire(request.news))
         old_inputs = old.pop("__inputs", {})
-        if "version" in request.ignoreChanges:
-            new["version"] = old["version"]
         patch = merge_patch(old_inputs, new, old)
         kinds = detailed_diff(patch, old, new, old_inputs)
-        some, none = messages.DiffResponse.DIFF_SOME, messages.DiffResponse.DIFF_NONE
-        changes = some if patch else none
-        return diff_answer(kinds, {"name", "namespace"}, diffs=list(patch), changes=changes)
+        more = {"diffs": list(patch), "changes": changes(patch)}
+        return diff_answer(kinds, {"name", "namespace"}, **more)
 
     def create(self, request: Any) -> messages.CreateResponse:
         inputs = to_wire(request.properties)
-        release, id = decoded(inputs), ""
-        if not request.preview:
-            self._cluster.require("can't create Helm Release with unreachable cluster: {}")
-            release = self._deploy("install", request.urn, release, release["namespace"], inputs)
-            id = f"{release['namespace']}/{release['name']}"
-        state = checkpoint(release, inputs, request.preview)
+        state = self._deploy("install", request, inputs, inputs)
+        id = "" if request.preview else f"{plain(state['namespace'])}/{plain(state['name'])}"
         return messages.CreateResponse(id=id, properties=to_struct(state))
 
     def update(self, request: Any) -> messages.UpdateResponse:
-        inputs = to_wire(request.news)
-        release = decoded(inputs)
-        if not request.preview:
-            self._cluster.require("can't update Helm Release with unreachable cluster: {}")
-            namespace = decoded(to_wire(request.olds))["namespace"]
-            release = self._deploy("upgrade", request.urn, release, namespace, inputs)
-        state = checkpoint(release, inputs, request.preview)
+        inputs, old = to_wire(request.news), to_wire(request.olds)
+        state = self._deploy("upgrade", request, inputs, old)
         return messages.UpdateResponse(properties=to_struct(state))
 
     def read(self, request: Any) -> messages.ReadResponse:
@@ -603,12 +605,9 @@ class Releases:
             return messages.ReadResponse()
         release = with_record(release, records[max(records)]())
         if inputs is None:
-            release["chart"] = self._chart_beside_program(release["chart"], release["version"])
             inputs = {k: v for k, v in release.items() if k not in ("resourceNames", "status")}
         state = checkpoint(release, inputs)
-        return messages.ReadResponse(
-            id=request.id, properties=to_struct(state), inputs=to_struct(inputs)
-        )
+        return messages.ReadResponse(id=request.id, properties=to_struct(state), inputs=to_struct(inputs))
 
     def delete(self, request: Any) -> empty_pb2.Empty:
         self._cluster.require('can\'t delete Helm Release with unreachable cluster. Reason: "{}"')
@@ -621,43 +620,35 @@ class Releases:
             self._warn(request.urn, f"Helm uninstall returned information: {json.dumps(kept)}")
         return empty_pb2.Empty()
 
-    def _deploy(self, verb: str, urn: str, release: Wire, namespace: str, inputs: Wire) -> Wire:
-        """Install or upgrade. The release as Helm has recorded it, also of one that failed."""
-        name, id = release["name"], f"{release['namespace']}/{release['name']}"
-        command = [name, *chart_arguments(release), "--namespace", namespace, "--values", "-"]
-        command += [f"--timeout={release['timeout'] or DEFAULT_TIMEOUT}s"]
-        if not release["skipAwait"]:
-            command += ["--wait", *(["--wait-for-jobs"] if release["waitForJobs"] else [])]
-        if verb == "upgrade":  # unset, the program would keep 10, and the library keeps all
-            command += [f"--history-max={release.get('maxHistory', 0)}"]
-        for key in filter(release.get, f"{ALWAYS} {ACTS_ON[verb]}".split()):
-            flag = FLAGS.get(key) or re.sub("[A-Z]", lambda it: f"-{it[0].lower()}", key)
-            command.append(f"--{flag}={json.dumps(True) if release[key] is True else release[key]}")
+    def _deploy(self, verb: str, request: Any, inputs: Wire, place: Wire) -> Wire:
+        """Install or upgrade where `place` says; the state, also of a release that failed."""
+        release, namespace = decoded(inputs), plain(place["namespace"])
+        if request.preview:
+            return checkpoint(release, inputs) | {"resourceNames": UNKNOWN, "status": UNKNOWN}
+        creates = verb == "install"
+        operation = "create" if creates else "update"
+        self._cluster.require(f"can't {operation} Helm Release with unreachable cluster: {{}}")
+        name, values = release["name"], release["values"]
         last = max(self._cluster.records(namespace, name), default=0)
+        arguments = helm_arguments(verb, release, namespace)
         try:
-            self._helm.run(self._cluster, verb, *command, values=release["values"])
-        except Failure as failure:
+            self._helm.run(self._cluster, verb, *arguments, values=values)
+        except CallError as error:
             records = self._cluster.records(namespace, name)
             if last + 1 not in records:
                 raise
-            release = with_record(release, records[last + 1]())
-            created = ""
-            if verb == "install":
-                created = "was created, but "
-                self._warn(
-                    urn,
-                    f'Helm release "{name}" was created but has a failed status. Use the `helm`'
-                    " command to investigate the error, correct it, then retry."
-                    f" Reason: {failure.text}",
-                )
-            text = (
-                f'Helm release "{id}" {created}failed to initialize completely. Use Helm CLI to'
-                " investigate: failed to become available within allocated timeout. Error:"
-                f" Helm Release {id}: {failure.text}"
-            )
-            raise Failure(text, id=id, state=checkpoint(release, inputs)) from None
+            if creates:
+                text = f'Helm release "{name}" was created but has a failed status. Use the `helm`'
+                text += " command to investigate the error, correct it, then retry. Reason: "
+                self._warn(request.urn, text + error.text)
+            id = f"{release['namespace']}/{name}"
+            text = f'Helm release "{id}" {"was created, but " if creates else ""}failed to'
+            text += " initialize completely. Use Helm CLI to investigate: failed to become available"
+            text += f" within allocated timeout. Error: Helm Release {id}: {error.text}"
+            state = checkpoint(with_record(release, records[last + 1]()), inputs)
+            raise CallError(text, id=id, state=state) from None
         records = self._cluster.records(namespace, name)
-        return with_record(release, records[max(records)]())
+        return checkpoint(with_record(release, records[max(records)]()), inputs)
 
     def _chart_version(self, release: Wire) -> str:
         """The version of the chart that would be deployed."""
@@ -666,16 +657,9 @@ class Releases:
             if (chart / "Chart.yaml").exists():
                 return str(documents((chart / "Chart.yaml").read_text())[0]["version"])
             if not chart.is_file() and release["chart"].startswith((".", "/")):
-                raise Failure(f'path "{release["chart"]}" not found')
+                raise CallError(f'path "{release["chart"]}" not found')
         shown = self._helm.run(self._cluster, "show", "chart", *chart_arguments(release))
         return str(documents(shown)[0]["version"])
-
-    @staticmethod
-    def _chart_beside_program(name: str, version: str) -> str:
-        """Where the chart of an imported release may be, else its name alone."""
-        places = (f"{name}-{version}", f"{name}-{version}.tgz", name, f"{name}.tgz")
-        found = (it for it in places if Path(it).is_file() or Path(it, "Chart.yaml").exists())
-        return next(found, name)
 
 
 # -- kubernetes:core/v1:Namespace and NamespacePatch ---------------------------------------------
@@ -694,7 +678,7 @@ class Namespaces:
 
     def check(self, request: Any) -> messages.CheckResponse:
         if not plain(to_wire(request.news)).get("metadata", {}).get("name"):
-            raise Failure("the stand-in makes up no names of namespaces: set metadata.name")
+            raise CallError("the stand-in makes up no names of namespaces: set metadata.name")
         return messages.CheckResponse(inputs=request.news)
 
     def diff(self, request: Any) -> messages.DiffResponse:
@@ -717,12 +701,12 @@ class Namespaces:
             else:
                 query["fieldManager"] = "pulumi-kubernetes"
                 live = self._cluster.call("POST", "namespaces", plain(inputs), **query)
-        except Failure as failure:
-            if request.preview and failure.status in (403, 409):
+        except CallError as error:
+            if request.preview and error.status in (403, 409):
                 return as_given
-            raise Failure(
+            raise CallError(
                 f'resource "{request.urn}" was not successfully created by the Kubernetes API'
-                f" server: {failure.text}"
+                f" server: {error.text}"
             ) from None
         if request.preview:
             del live["status"]
@@ -730,7 +714,8 @@ class Namespaces:
         return messages.CreateResponse(id=id, properties=self._state(inputs, live, manager))
 
     def update(self, request: Any) -> messages.UpdateResponse:
-        inputs, manager = to_wire(request.news), to_wire(request.olds)["__fieldManager"]
+        inputs, state = to_wire(request.news), to_wire(request.olds)
+        manager = state.get("__fieldManager") or self._manager()
         if request.preview and self._cluster.unreachable:
             return messages.UpdateResponse(properties=request.news)
         self._cluster.require("configured Kubernetes cluster is unreachable: {}")
@@ -738,21 +723,21 @@ class Namespaces:
             if not request.preview and not request.type.endswith("Patch"):
                 self._take_over_created_fields(plain(inputs)["metadata"]["name"], manager)
             live = self._apply(inputs, manager, **({"dryRun": "All"} if request.preview else {}))
-        except Failure as failure:
-            raise Failure(f'update of resource "{request.urn}" failed: {failure.text}') from None
+        except CallError as error:
+            raise CallError(f'update of resource "{request.urn}" failed: {error.text}') from None
         return messages.UpdateResponse(properties=self._state(inputs, live, manager))
 
     def read(self, request: Any) -> messages.ReadResponse:
         inputs, state = to_wire(request.inputs), to_wire(request.properties)
         try:
             live = self._cluster.call("GET", f"namespaces/{request.id}")
-        except Failure as failure:
-            if failure.status == 404:
+        except CallError as error:
+            if error.status == 404:
                 return messages.ReadResponse()
             raise
         given = pruned(live, plain(inputs))
         if not inputs:  # an import
-            made = "creationTimestamp generation managedFields resourceVersion uid".split()
+            made = {"creationTimestamp", "managedFields", "resourceVersion", "uid"}
             given = {key: live[key] for key in ("apiVersion", "kind", "spec")}
             given["metadata"] = {k: v for k, v in live["metadata"].items() if k not in made}
         inputs = mark_secrets(given, inputs)
@@ -773,12 +758,12 @@ class Namespaces:
             for _ in range(int((request.timeout or 600) * 5)):
                 self._cluster.call("GET", path)
                 if self._stopping.wait(0.2):
-                    raise Failure("context canceled")
-        except Failure as failure:
-            if failure.status == 404:
+                    raise CallError("context canceled")
+        except CallError as error:
+            if error.status == 404:
                 return empty_pb2.Empty()
             raise
-        raise Failure(f'timed out waiting for namespace "{name}" to be deleted')
+        raise CallError(f'timed out waiting for namespace "{name}" to be deleted')
 
     def _apply(self, inputs: Wire, manager: str, **query: str) -> Wire:
         """Server-side apply, which fails if another manager holds one of the fields."""
@@ -811,25 +796,25 @@ class Namespaces:
 # -- the plugin ----------------------------------------------------------------------------------
 
 
-def answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """A gRPC method that answers with the result of the given one, or with its failure."""
+def answering(method: Callable[[Any, Any], Any]) -> Any:
+    """A gRPC method that answers with the result of the given one, or with its error."""
 
     @functools.wraps(method)
     def answer(self: Any, request: Any, context: Any) -> Any:
         try:
             return method(self, request)
-        except Failure as failure:
-            return failure.abort(context)
+        except CallError as error:
+            return error.abort(context)
 
     return answer
 
 
-def of_type(verb: str) -> Callable[[Any, Any, Any], Any]:
+def of_type(verb: str) -> Any:
     """A gRPC method that is answered by the type of the resource."""
 
     def answer(self: KubernetesProvider, request: Any) -> Any:
         if request.type not in self.answers:
-            raise Failure(f"the stand-in for the Kubernetes provider has no {request.type}")
+            raise CallError(f"the stand-in for the Kubernetes provider has no {request.type}")
         return getattr(self.answers[request.type], verb)(request)
 
     return answering(answer)
@@ -841,14 +826,14 @@ class KubernetesProvider(ResourceProviderServicer):
     def __init__(self, engine_address: str = "") -> None:
         self._engine_address = engine_address
         self._stopping = threading.Event()
-        self.helm = Helm()
+        self._helm = Helm()
         self._use(Cluster())
 
     def _use(self, cluster: Cluster) -> None:
         self._cluster = cluster
         namespaces = Namespaces(cluster, self._stopping)
-        self.answers = {
-            "kubernetes:helm.sh/v3:Release": Releases(cluster, self.helm, self._warn),
+        self.answers: dict[str, Any] = {
+            "kubernetes:helm.sh/v3:Release": Releases(cluster, self._helm, self._warn),
             "kubernetes:core/v1:Namespace": namespaces,
             "kubernetes:core/v1:NamespacePatch": namespaces,
         }
@@ -871,9 +856,8 @@ class KubernetesProvider(ResourceProviderServicer):
             known = not any(new.get(key) == UNKNOWN for key in identity)
             if not known or (all(clusters) and not same(*clusters)):
                 replaces |= changed & identity
-        some, none = messages.DiffResponse.DIFF_SOME, messages.DiffResponse.DIFF_NONE
         return messages.DiffResponse(
-            changes=some if changed else none, diffs=sorted(changed), replaces=sorted(replaces)
+            changes=changes(changed), diffs=sorted(changed), replaces=sorted(replaces)
         )
 
     @staticmethod
@@ -895,27 +879,32 @@ class KubernetesProvider(ResourceProviderServicer):
 
     def _invoke(self, request: Any) -> messages.InvokeResponse:
         if request.tok != "kubernetes:helm:template":
-            raise Failure(f"the stand-in for the Kubernetes provider has no function {request.tok}")
+            raise CallError(f"the stand-in for the Kubernetes provider has no function {request.tok}")
         options = json.loads(to_wire(request.args)["jsonOpts"])
         try:
-            found = {"result": render(self.helm, self._cluster, options)}
-        except Failure as failure:
-            text = f"failed to generate YAML for specified Helm chart: {failure.text}"
-            raise Failure(text) from None
+            found = {"result": render(self._helm, self._cluster, options)}
+        except CallError as error:
+            text = f"failed to generate YAML for specified Helm chart: {error.text}"
+            raise CallError(text) from None
         return messages.InvokeResponse(**{"return": to_struct(found)})
 
-    def _cancel(self, request: Any) -> empty_pb2.Empty:
+    def _cancel(self, _request: Any) -> empty_pb2.Empty:
         self._stopping.set()
-        self.helm.cancel()
+        self._helm.cancel()
         return empty_pb2.Empty()
+
+    def stop(self) -> None:
+        """End at once what is under way."""
+        self._stopping.set()
+        self._helm.kill()
 
     def _read(self, request: Any) -> Any:
         sentence = "failed to read resource state due to unreachable cluster. "
         self._cluster.require(sentence + REMOVE_FROM_STATE)
         return self.answers[request.type].read(request)
 
-    GetPluginInfo = answering(lambda self, request: plugin_pb2.PluginInfo(version=VERSION))
-    CheckConfig = answering(lambda self, request: messages.CheckResponse(inputs=request.news))
+    GetPluginInfo = answering(lambda _self, _request: plugin_pb2.PluginInfo(version=VERSION))
+    CheckConfig = answering(lambda _self, request: messages.CheckResponse(inputs=request.news))
     DiffConfig, Configure = answering(_diff_config), answering(_configure)
     Check, Diff = of_type("check"), of_type("diff")
     Create, Update, Delete = of_type("create"), of_type("update"), of_type("delete")
@@ -938,14 +927,14 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     provider = KubernetesProvider(next((it for it in arguments if not it.startswith("-")), ""))
     server, port = serve(provider)
-    print(port, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print(port, flush=True)
         # An engine that is killed says nothing: this process then has another parent.
         while os.getppid() == engine:
             server.wait_for_termination(timeout=0.1)
-    provider.helm.kill()
-    server.stop(grace=1).wait()
-    os._exit(0)  # without waiting for calls that nobody waits for
+    provider.stop()
+    # Calls that are under way end first, for they remove the kube config that they wrote.
+    server.stop(grace=None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ Every helper of this chart takes one dict that describes a part of the applicati
   root    the root context
   name    what follows the release in object names: client, server, python-script
   values  the part's own values
+  owner   where it is not the part itself: the part whose account and Secret its pods use
 */}}
 
 {{/*
@@ -51,11 +52,16 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 
 {{/*
-The image tag as a label: a tag may be longer than a label, and begin or end with what a label may not.
+The image's tag as a label: a tag may be longer than a label, and begin or end with what a label may
+not. Of a digest, the beginning tells versions apart.
 */}}
 {{- define "mern.version" -}}
-{{- $tag := dig "image" "tag" "" .values | default .root.Chart.AppVersion -}}
-{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" ($tag | trunc 63) "" -}}
+{{- $image := .values.image | default dict -}}
+{{- $version := $image.tag | default .root.Chart.AppVersion -}}
+{{- with $image.digest -}}
+{{- $version = . | replace ":" "-" | trunc 19 -}}
+{{- end -}}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" ($version | trunc 63) "" -}}
 {{- end }}
 
 {{- define "mern.metadata" -}}

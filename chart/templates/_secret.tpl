@@ -18,6 +18,17 @@ variables are named here and nowhere else.
 {{- end }}
 
 {{/*
+The Secret that a part's pods read: the one somebody else made, or ours; nothing for a part without.
+*/}}
+{{- define "mern.secretName" -}}
+{{- if .values.existingSecret -}}
+{{- .values.existingSecret -}}
+{{- else if include "mern.secretData" . -}}
+{{- include "mern.ownerName" . -}}
+{{- end -}}
+{{- end }}
+
+{{/*
 `data`, not `stringData`: a key removed from `stringData` would stay in the cluster.
 */}}
 {{- define "mern.secret" -}}

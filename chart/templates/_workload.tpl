@@ -12,13 +12,25 @@ cannot drift apart.
 ---
 {{ include "mern.hpa" . }}
 {{- end }}
+{{- if .values.podDisruptionBudget.enabled }}
+---
+{{ include "mern.pdb" . }}
+{{- end }}
+{{- if .values.networkPolicy.enabled }}
+---
+{{ include "mern.networkPolicy" . }}
+{{- end }}
 {{- end }}
 
 {{- define "mern.deployment" -}}
+{{- $rollout := include "mern.rollout" . | fromJson -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
   {{- include "mern.metadata" . | nindent 2 }}
+  annotations:
+    {{- /* For whoever waits for the rollout: a shorter wait can give up on one that is going well. */}}
+    mern/least-rollout-seconds: {{ int $rollout.leastTimeout | quote }}
 spec:
   {{- /* With the autoscaler on, a number here would fight it at every deployment. */}}
   {{- if not .values.autoscaling.enabled }}
@@ -27,6 +39,11 @@ spec:
   selector:
     matchLabels:
       {{- include "mern.selectorLabels" . | nindent 6 }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: {{ include "mern.intOrPercent" .values.rollingUpdate.maxUnavailable }}
+      maxSurge: {{ include "mern.intOrPercent" .values.rollingUpdate.maxSurge }}
   template:
     metadata:
       labels:
@@ -38,27 +55,29 @@ spec:
       {{- end }}
     spec:
       {{- include "mern.podSpec" . | nindent 6 }}
+      terminationGracePeriodSeconds: {{ int $rollout.grace }}
       containers:
         - {{ include "mern.container" . | indent 10 | trim }}
           ports:
             - name: http
               containerPort: {{ int .values.containerPort }}
-          {{- /* Not ready takes a pod out of the Service; only a pod that is dead for a minute is restarted. */}}
-          readinessProbe:
+          {{- if $rollout.sleep }}
+          lifecycle:
+            preStop:
+              sleep:
+                seconds: {{ int $rollout.sleep }}
+          {{- end }}
+          {{- /* Slow to start is not dead; not ready gets no requests; only what stays dead is restarted. */}}
+          {{- range $name := list "startup" "readiness" "liveness" }}
+          {{- $probe := get $.values.probes $name }}
+          {{ $name }}Probe:
             httpGet:
-              path: {{ .values.probes.path }}
+              path: {{ $probe.path | default $.values.probes.path | quote }}
               port: http
-            periodSeconds: 5
-            timeoutSeconds: 3
-            failureThreshold: 3
-          livenessProbe:
-            httpGet:
-              path: {{ .values.probes.path }}
-              port: http
-            initialDelaySeconds: 15
-            periodSeconds: 10
-            timeoutSeconds: 3
-            failureThreshold: 6
+            periodSeconds: {{ int $probe.periodSeconds }}
+            timeoutSeconds: {{ int $probe.timeoutSeconds }}
+            failureThreshold: {{ int $probe.failureThreshold }}
+          {{- end }}
 {{- end }}
 
 {{- define "mern.service" -}}
@@ -66,13 +85,13 @@ apiVersion: v1
 kind: Service
 metadata:
   {{- include "mern.metadata" . | nindent 2 }}
-  {{- /* The load balancer asks every service for the Ingress's path, unless the service names its own. */}}
-  {{- if and .root.Values.ingress.enabled (ne .values.probes.path .root.Values.ingress.healthCheck.path) }}
+  {{- with merge (include "mern.serviceAnnotations" . | fromJson) (.values.service.annotations | default dict) }}
   annotations:
-    alb.ingress.kubernetes.io/healthcheck-path: {{ .values.probes.path }}
+    {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  type: ClusterIP
+  {{- /* A load balancer that sends to nodes needs a port on every node. */}}
+  type: {{ ternary "NodePort" "ClusterIP" (and .root.Values.ingress.enabled (eq .root.Values.ingress.targetType "instance")) }}
   selector:
     {{- include "mern.selectorLabels" . | nindent 4 }}
   ports:
@@ -83,6 +102,7 @@ spec:
 {{- end }}
 
 {{- define "mern.hpa" -}}
+{{- $autoscaling := .values.autoscaling -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
@@ -92,13 +112,40 @@ spec:
     apiVersion: apps/v1
     kind: Deployment
     name: {{ include "mern.objectName" . }}
-  minReplicas: {{ int .values.autoscaling.minReplicas }}
-  maxReplicas: {{ int .values.autoscaling.maxReplicas }}
+  minReplicas: {{ int $autoscaling.minReplicas }}
+  maxReplicas: {{ int $autoscaling.maxReplicas }}
   metrics:
+    {{- range $resource, $target := dict "cpu" $autoscaling.targetCPUUtilizationPercentage "memory" $autoscaling.targetMemoryUtilizationPercentage }}
+    {{- if $target }}
     - type: Resource
       resource:
-        name: cpu
+        name: {{ $resource }}
         target:
           type: Utilization
-          averageUtilization: {{ int .values.autoscaling.targetCPUUtilizationPercentage }}
+          averageUtilization: {{ int $target }}
+    {{- end }}
+    {{- end }}
+  {{- with $autoscaling.behavior }}
+  behavior:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "mern.pdb" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "mern.metadata" . | nindent 2 }}
+spec:
+  {{- range $name := list "minAvailable" "maxUnavailable" }}
+  {{- $value := index $.values.podDisruptionBudget $name }}
+  {{- if not (kindIs "invalid" $value) }}
+  {{ $name }}: {{ include "mern.intOrPercent" $value }}
+  {{- end }}
+  {{- end }}
+  {{- /* A pod that is broken anyway must not keep a node from being drained. */}}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "mern.selectorLabels" . | nindent 6 }}
 {{- end }}

@@ -64,15 +64,13 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource) -> Releas
     return ReleasePlan(args=args, description=description, objects=rendered)
 
 
-class ChartRelease(pulumi.ComponentResource):  # type: ignore[misc]
+class ChartRelease(pulumi.ComponentResource):
     """A release of a local chart, and the Kubernetes objects it consists of."""
 
     status: pulumi.Output[Any]
     """What Helm says of the deployed release: revision, status, version of the chart."""
 
-    def __init__(
-        self, name: str, plan: ReleasePlan, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, plan: ReleasePlan, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("helm:index:ChartRelease", name, None, opts)
         args = plan.args
         release = Release(

@@ -12,7 +12,7 @@ import yaml
 from pydantic import SecretStr
 
 
-class ChartError(pulumi.RunError):  # type: ignore[misc]
+class ChartError(pulumi.RunError):
     """A chart that cannot be loaded or rendered; ends the program without a stack trace."""
 
 

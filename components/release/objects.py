@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pulumi
 
 
-class KubernetesObject(pulumi.ComponentResource):  # type: ignore[misc]
+class KubernetesObject(pulumi.ComponentResource):
     """One object that Helm deploys; for show, Helm alone creates, changes and deletes it."""
 
 
@@ -71,8 +71,7 @@ def _marked(item: Mapping[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
     is_secret = item["kind"] == "Secret" and item["apiVersion"] == "v1"
     content = ("data", "stringData") if is_secret else ()
     return {
-        key: _map_leaves(value, hide_all if key in content else hide_known)
-        for key, value in item.items()
+        key: _map_leaves(value, hide_all if key in content else hide_known) for key, value in item.items()
     }
 
 

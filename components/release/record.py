@@ -32,9 +32,8 @@ def newest(client: Client, name: str, namespace: str) -> Record | None:
         ApiError: the API server refused the question.
         Exception: it could not be asked (no connection, no credentials).
     """
-    labels = {"owner": "helm", "name": name}
     try:
-        found = list(client.list(Secret, namespace=namespace, labels=labels))
+        found = list(client.list(Secret, namespace=namespace, labels={"owner": "helm", "name": name}))
     except ApiError as error:
         if error.status.code == 404:
             return None

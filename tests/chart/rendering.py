@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # fifteen times as fast, where there is one
 CHART = Path(__file__).parents[2] / "chart"
 
 Values = Mapping[str, Any]
@@ -28,6 +29,15 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
         "awsSecretAccessKey": "value-of-secret-key",
     },
 }
+
+
+class Quoting(yaml.SafeDumper):
+    """Writes every string in quotes: Python leaves `y` bare, which Helm reads as true."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def merged(base: Values, over: Values) -> dict[str, Any]:
@@ -78,16 +88,16 @@ class Rendered:
         return {f"{o['kind']}/{o['metadata']['name']}" for o in self.objects}
 
     def pod(self, kind: str, name: str) -> Object:
-        """The pod template of a Deployment, CronJob or Job."""
+        """The pod template of a Deployment, CronJob or Job, or a Pod itself."""
+        if kind == "Pod":
+            return self.one(kind, name)
         spec = self.one(kind, name)["spec"]
         template: Object = (spec["jobTemplate"]["spec"] if kind == "CronJob" else spec)["template"]
         return template
 
     def pods(self) -> list[Object]:
-        kinds = ("Deployment", "CronJob", "Job")
-        return [
-            self.pod(o["kind"], o["metadata"]["name"]) for o in self.objects if o["kind"] in kinds
-        ]
+        kinds = ("Deployment", "CronJob", "Job", "Pod")
+        return [self.pod(o["kind"], o["metadata"]["name"]) for o in self.objects if o["kind"] in kinds]
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Chart:
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.helm, "template", release, CHART, "--namespace", namespace, "-f", "-", *flags],
-            input=yaml.safe_dump(dict(values)),
+            input=yaml.dump(dict(values), Dumper=Quoting),
             capture_output=True,
             text=True,
             check=False,
@@ -108,9 +118,7 @@ class Chart:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([self.helm, *arguments], capture_output=True, text=True, check=False)
 
-    def text(
-        self, values: Values, *flags: str, release: str = "mern", namespace: str = "shop"
-    ) -> str:
+    def text(self, values: Values, *flags: str, release: str = "mern", namespace: str = "shop") -> str:
         run = self.template(values, release, namespace, flags)
         assert run.returncode == 0, run.stderr
         return run.stdout
@@ -121,12 +129,16 @@ class Chart:
         *flags: str,
         release: str = "mern",
         namespace: str = "shop",
+        credentials: bool = True,
     ) -> Rendered:
         """The objects, with the credentials given as every deployment gives them."""
-        text = self.text(
-            merged(CREDENTIALS, values or {}), *flags, release=release, namespace=namespace
-        )
-        return Rendered([o for o in yaml.safe_load_all(text) if o is not None])
+        given = merged(CREDENTIALS if credentials else {}, values or {})
+        text = self.text(given, *flags, release=release, namespace=namespace)
+        return self.parsed(text)
+
+    @staticmethod
+    def parsed(text: str) -> Rendered:
+        return Rendered([o for o in yaml.load_all(text, LOADER) if o is not None])
 
     def refusal(self, values: Values | None = None, *, credentials: bool = True) -> str:
         """What Helm says to values that the chart refuses."""

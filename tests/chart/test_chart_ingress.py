@@ -39,6 +39,12 @@ def test_the_load_balancer_goes_to_pods_and_asks_for_health(chart: Chart) -> Non
         f"{ALB}/scheme": "internet-facing",
         f"{ALB}/target-type": "ip",
         f"{ALB}/healthcheck-path": "/health",
+        f"{ALB}/healthcheck-interval-seconds": "15",
+        f"{ALB}/healthcheck-timeout-seconds": "5",
+        f"{ALB}/healthy-threshold-count": "2",
+        f"{ALB}/unhealthy-threshold-count": "2",
+        f"{ALB}/success-codes": "200",
+        f"{ALB}/target-group-attributes": "deregistration_delay.timeout_seconds=30",
         f"{ALB}/listen-ports": '[{"HTTP":80}]',
     }
 
@@ -54,9 +60,7 @@ def test_every_backend_is_a_port_of_a_service_of_the_release(chart: Chart) -> No
     for release in ("mern", "1.very-long-release-name-that-has-to-be-shortened-ok"):
         rendered = chart.render(release=release)
         ports = {
-            (s["metadata"]["name"], p["name"])
-            for s in rendered.kind("Service")
-            for p in s["spec"]["ports"]
+            (s["metadata"]["name"], p["name"]) for s in rendered.kind("Service") for p in s["spec"]["ports"]
         }
         paths = rendered.one("Ingress", release)["spec"]["rules"][0]["http"]["paths"]
         backends = [path["backend"]["service"] for path in paths]
@@ -135,7 +139,126 @@ def test_a_service_with_another_health_path_tells_the_load_balancer(chart: Chart
         ("annotations", {"alb.ingress.kubernetes.io/tags": 1}),
     ],
 )
-def test_what_a_load_balancer_would_refuse_is_refused_before(
-    chart: Chart, field: str, value: Any
+def test_what_a_load_balancer_would_refuse_is_refused_before(chart: Chart, field: str, value: Any) -> None:
+    assert f"/ingress/{field}" in chart.refusal({"ingress": {field: value}})
+
+
+def test_a_load_balancer_can_be_shared_by_a_group(chart: Chart) -> None:
+    found = alb_annotations(chart.render({"ingress": {"group": {"name": "shop", "order": 0}}}))
+    assert found[f"{ALB}/group.name"] == "shop"
+    assert found[f"{ALB}/group.order"] == "0"
+    alone = alb_annotations(chart.render())
+    assert not [name for name in alone if "group" in name.removeprefix(f"{ALB}/target-group")]
+
+
+def test_an_order_without_a_group_is_refused(chart: Chart) -> None:
+    assert "give ingress.group.name too" in chart.refusal({"ingress": {"group": {"order": 5}}})
+
+
+def test_sending_to_nodes_opens_a_port_on_them(chart: Chart) -> None:
+    nodes = {"targetType": "instance", "zeroDowntime": {"enabled": False}}
+    rendered = chart.render({"ingress": nodes})
+    assert alb_annotations(rendered)[f"{ALB}/target-type"] == "instance"
+    assert {s["spec"]["type"] for s in rendered.kind("Service")} == {"NodePort"}
+    assert {s["spec"]["type"] for s in chart.render().kind("Service")} == {"ClusterIP"}
+
+
+def test_old_protocols_are_off_unless_asked_for(chart: Chart) -> None:
+    tls: dict[str, Any] = {"enabled": True, "certificateArns": CERTIFICATES}
+    found = alb_annotations(chart.render({"ingress": {"tls": tls}}))
+    assert found[f"{ALB}/ssl-policy"] == "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    tls["sslPolicy"] = ""
+    found = alb_annotations(chart.render({"ingress": {"tls": tls}}))
+    assert f"{ALB}/ssl-policy" not in found
+
+
+def test_attributes_are_joined_in_one_annotation_each(chart: Chart) -> None:
+    ingress = {
+        "loadBalancerAttributes": {
+            "idle_timeout.timeout_seconds": "60",
+            "deletion_protection.enabled": "true",
+        },
+        "targetGroupAttributes": {"stickiness.enabled": "true"},
+    }
+    found = alb_annotations(chart.render({"ingress": ingress}))
+    assert found[f"{ALB}/load-balancer-attributes"] == (
+        "deletion_protection.enabled=true,idle_timeout.timeout_seconds=60"
+    )
+    assert found[f"{ALB}/target-group-attributes"] == (
+        "deregistration_delay.timeout_seconds=30,stickiness.enabled=true"
+    )
+
+
+def test_health_checks_can_differ_per_service(chart: Chart) -> None:
+    rendered = chart.render(
+        {
+            "ingress": {"healthCheck": {"intervalSeconds": 20, "successCodes": "200-299"}},
+            "mernServer": {
+                "service": {
+                    "healthCheck": {"path": "/api/health", "intervalSeconds": 60},
+                    "annotations": {"example.com/owner": "shop"},
+                }
+            },
+        }
+    )
+    found = alb_annotations(rendered)
+    assert found[f"{ALB}/healthcheck-interval-seconds"] == "20"
+    assert found[f"{ALB}/success-codes"] == "200-299"
+    assert rendered.one("Service", "mern-server")["metadata"]["annotations"] == {
+        f"{ALB}/healthcheck-path": "/api/health",
+        f"{ALB}/healthcheck-interval-seconds": "60",
+        "example.com/owner": "shop",
+    }
+    assert "annotations" not in rendered.one("Service", "mern-client")["metadata"]
+
+
+def test_the_load_balancer_asks_for_what_makes_a_pod_ready(chart: Chart) -> None:
+    rendered = chart.render({"mernClient": {"probes": {"readiness": {"path": "/ready"}}}})
+    annotations = rendered.one("Service", "mern-client")["metadata"]["annotations"]
+    assert annotations == {f"{ALB}/healthcheck-path": "/ready"}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"ingress": {"healthCheck": {"intervalSeconds": 5}}},
+            "ingress.healthCheck.timeoutSeconds (5) has to be below intervalSeconds (5)",
+        ),
+        (
+            {"mernServer": {"service": {"healthCheck": {"timeoutSeconds": 15}}}},
+            "mernServer.service.healthCheck: timeoutSeconds (15) has to be below",
+        ),
+        (
+            {"mernClient": {"service": {"annotations": {f"{ALB}/success-codes": "200"}}}},
+            "mernClient.service.annotations sets alb.ingress.kubernetes.io/success-codes",
+        ),
+        (
+            {"ingress": {"annotations": {f"{ALB}/ssl-redirect": "443"}}},
+            f"ingress.annotations sets {ALB}/ssl-redirect",
+        ),
+    ],
+)
+def test_a_health_check_or_annotation_that_contradicts_is_refused(
+    chart: Chart, values: dict[str, Any], sentence: str
 ) -> None:
+    assert sentence in chart.refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("targetType", "pod"),
+        ("group", {"name": "Shop"}),
+        ("group", {"name": "shop", "order": 1001}),
+        ("healthCheck", {"intervalSeconds": 4}),
+        ("healthCheck", {"healthyThreshold": 1}),
+        ("healthCheck", {"successCodes": "ok"}),
+        ("healthCheck", {"interval": 10}),
+        ("tls", {"sslPolicy": "TLS1.2"}),
+        ("loadBalancerAttributes", {"idle_timeout.timeout_seconds": 60}),
+        ("targetGroupAttributes", {"a": "b,c=d"}),
+    ],
+)
+def test_a_setting_that_aws_would_refuse_is_refused_before(chart: Chart, field: str, value: Any) -> None:
     assert f"/ingress/{field}" in chart.refusal({"ingress": {field: value}})

@@ -131,9 +131,7 @@ def test_a_broken_connection_string_is_refused_without_quoting_it(chart: Chart, 
         ("pythonScript", "awsSecretAccessKey"),
     ],
 )
-def test_the_schema_quotes_no_secret_of_a_wrong_type(
-    chart: Chart, key: str, name: str, wrong: Any
-) -> None:
+def test_the_schema_quotes_no_secret_of_a_wrong_type(chart: Chart, key: str, name: str, wrong: Any) -> None:
     given = {"A": wrong} if name == "secrets" else wrong
     refusal = chart.refusal({key: {name: given}})
     assert name in refusal
@@ -168,13 +166,43 @@ def test_a_script_with_a_role_needs_no_access_key(chart: Chart) -> None:
     assert account["metadata"]["annotations"] == role
 
 
-@pytest.mark.parametrize("name", ["MONGODB_URI", "JWT_SECRET"])
-def test_a_plain_variable_cannot_hide_a_secret(chart: Chart, name: str) -> None:
+@pytest.mark.parametrize(("name", "source"), [("MONGODB_URI", "mongodbUri"), ("JWT_SECRET", "secrets")])
+def test_a_plain_variable_cannot_hide_a_secret(chart: Chart, name: str, source: str) -> None:
     refusal = chart.refusal({"mernServer": {"env": {name: "plain"}}})
-    assert f"mernServer.env.{name} would hide the secret of the same name" in refusal
+    assert f"mernServer.env.{name} is what mernServer.{source} is for" in refusal
 
 
 def test_the_database_is_given_once(chart: Chart) -> None:
     refusal = chart.refusal({"mernServer": {"secrets": {"MONGODB_URI": "mongodb://twice"}}})
-    assert "mernServer.secrets.MONGODB_URI is set by mernServer.mongodbUri" in refusal
+    assert "mernServer.secrets.MONGODB_URI is what mernServer.mongodbUri is for" in refusal
     assert "mongodb://twice" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "name"),
+    [
+        ("mernServer", "Deployment", "mern-server"),
+        ("pythonScript", "CronJob", "mern-python-script"),
+    ],
+)
+def test_a_secret_somebody_else_fills_is_used_by_its_name(
+    chart: Chart, key: str, kind: str, name: str
+) -> None:
+    others = {k: v for k, v in CREDENTIALS.items() if k != key}
+    rendered = chart.render(merged(others, {key: {"existingSecret": "from-vault"}}), credentials=False)
+    pod = rendered.pod(kind, name)
+    assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "from-vault"}}]
+    assert CHECKSUM not in pod["metadata"].get("annotations", {})
+    assert rendered.find("Secret", name) is None
+
+
+@pytest.mark.parametrize("key", ["mernServer", "pythonScript"])
+def test_a_secret_by_name_beside_credentials_is_refused(chart: Chart, key: str) -> None:
+    refusal = chart.refusal({key: {"existingSecret": "from-vault"}})
+    assert f"{key}.existingSecret names a Secret that somebody else fills" in refusal
+
+
+def test_an_access_key_beside_a_role_is_refused(chart: Chart) -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/etl"}
+    refusal = chart.refusal({"pythonScript": {"serviceAccount": {"annotations": role}}})
+    assert "pythonScript has an access key and a role" in refusal

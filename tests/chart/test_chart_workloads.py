@@ -15,9 +15,13 @@ def test_a_plain_release_holds_exactly_the_promised_objects(chart: Chart) -> Non
         "ServiceAccount/mern-client",
         "Deployment/mern-client",
         "Service/mern-client",
+        "PodDisruptionBudget/mern-client",
+        "Pod/mern-client-test",
         "ServiceAccount/mern-server",
         "Deployment/mern-server",
         "Service/mern-server",
+        "PodDisruptionBudget/mern-server",
+        "Pod/mern-server-test",
         "Secret/mern-server",
         "ServiceAccount/mern-python-script",
         "CronJob/mern-python-script",
@@ -71,17 +75,15 @@ def test_zero_replicas_are_zero_and_not_the_default(chart: Chart, name: str, key
 
 
 @each_part
-def test_an_image_without_a_tag_takes_the_charts_app_version(
-    chart: Chart, name: str, key: str
-) -> None:
+def test_an_image_without_a_tag_takes_the_charts_app_version(chart: Chart, name: str, key: str) -> None:
     pod = chart.render().pod("Deployment", f"mern-{name}")
     assert pod["spec"]["containers"][0]["image"] == f"mern-{name}:1.0.0"
 
 
 @each_part
-def test_both_probes_ask_for_the_health_path(chart: Chart, name: str, key: str) -> None:
+def test_every_probe_asks_for_the_health_path(chart: Chart, name: str, key: str) -> None:
     (container,) = chart.render().pod("Deployment", f"mern-{name}")["spec"]["containers"]
-    for probe in ("readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/health", "port": "http"}
 
 
@@ -91,9 +93,7 @@ def test_without_autoscaling_there_is_no_autoscaler(chart: Chart, name: str, key
 
 
 @each_part
-def test_the_autoscaler_owns_the_number_of_pods_when_it_is_on(
-    chart: Chart, name: str, key: str
-) -> None:
+def test_the_autoscaler_owns_the_number_of_pods_when_it_is_on(chart: Chart, name: str, key: str) -> None:
     autoscaling = {
         "enabled": True,
         "minReplicas": 3,
@@ -139,7 +139,7 @@ def test_client_and_server_differ_only_by_their_names_and_secrets(chart: Chart) 
 
 def test_no_container_may_gain_privileges_by_default(chart: Chart) -> None:
     pods = chart.render().pods()
-    assert len(pods) == 3
+    assert len(pods) == 5
     for pod in pods:
         assert pod["spec"]["securityContext"] == {
             "seccompProfile": {"type": "RuntimeDefault"},

@@ -1,5 +1,6 @@
 """A project of its own for each test, deployed by the real engine to the tests' control plane."""
 
+import gc
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -71,8 +72,9 @@ class Project:
             full = f"mern:{key}"
             if value is None:
                 text["config"].pop(full, None)
-            elif isinstance(value, Mapping):
-                text["config"][full] = _merged(text["config"].get(full, {}), value)
+            elif isinstance(value, dict):
+                old: dict[str, Any] = text["config"].get(full) or {}
+                text["config"][full] = _merged(old, value)
             else:
                 text["config"][full] = value
         self.config_file.write_text(yaml.safe_dump(text))
@@ -130,6 +132,8 @@ class Project:
             ok = False
         else:
             ok = True
+        # The coroutines of a program that failed are thrown away here, not in the midst of a test.
+        gc.collect()
         return Run(ok=ok, output="\n".join(lines), operations=operations)
 
     def state(self) -> list[dict[str, Any]]:
@@ -169,9 +173,7 @@ def provider(cluster: TestCluster) -> str:
 
 
 @pytest.fixture
-def project(
-    request: pytest.FixtureRequest, cluster: TestCluster, provider: str
-) -> Iterator[Project]:
+def project(request: pytest.FixtureRequest, cluster: TestCluster, provider: str) -> Iterator[Project]:
     """The project as it is committed, in a namespace of its own, deployed nowhere yet."""
     slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
     folder = FOLDER / "projects" / slug
@@ -190,5 +192,4 @@ def project(
     try:
         cluster.client.delete(Namespace, slug)
     except Exception as error:
-        assert "not found" in str(error)  # noqa: PT017
-
+        assert "not found" in str(error)

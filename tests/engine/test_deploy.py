@@ -12,6 +12,7 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import Namespace, Secret, Service
 from lightkube.resources.networking_v1 import Ingress
+from pydantic import SecretStr
 
 from components.cluster import connect
 from components.release import ChartRelease, ReleaseArgs, plan_release
@@ -134,9 +135,7 @@ def test_a_preview_names_all_faults_of_the_values_at_once(project: Project) -> N
 
 def test_wrong_config_ends_in_one_message_that_lists_all_of_it(project: Project) -> None:
     project.secrets.pop("mern:awsAccessKeyId")
-    project.configure(
-        naemspace={"name": "x"}, release={"timeout": "soon"}, namespace={"name": "Not_A_Name"}
-    )
+    project.configure(naemspace={"name": "x"}, release={"timeout": "soon"}, namespace={"name": "Not_A_Name"})
     run = project.preview()
     assert not run.ok
     assert "mern:naemspace is not a key of this project; did you mean mern:namespace?" in run.output
@@ -160,9 +159,7 @@ def test_a_changed_secret_is_masked_and_restarts_just_the_pods_that_use_it(
     assert "Deployment mern-client" not in str(preview.object_changes)
     run = project.up()
     assert run.ok, run.output
-    assert base64.b64decode(project.get(Secret, "mern-server").data["SESSION_KEY"]) == (
-        b"second-canary"
-    )
+    assert base64.b64decode(project.get(Secret, "mern-server").data["SESSION_KEY"]) == (b"second-canary")
     new = {item.metadata.name for item in project.list(ReplicaSet)} - before
     assert [name.rsplit("-", 1)[0] for name in new] == ["mern-server"]
     encoded = base64.b64encode(b"second-canary").decode()
@@ -177,7 +174,7 @@ def test_after_a_failed_up_the_old_version_serves_and_the_preview_says_what_is_m
     assert project.up().ok
     project.configure(
         release={"timeout": 4},
-        values={"mernServer": {"resources": {"requests": {"cpu": "1000"}, "limits": None}}},
+        values={"mernServer": {"resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}}},
     )
     preview = project.preview()
     assert preview.object_changes == {("update", "Deployment mern-server")}
@@ -185,7 +182,7 @@ def test_after_a_failed_up_the_old_version_serves_and_the_preview_says_what_is_m
     assert project.get(Deployment, "mern-server").status.availableReplicas == 2
     assert project.preview().object_changes == preview.object_changes
     project.configure(
-        values={"mernServer": {"resources": {"requests": {"cpu": "100m"}}}}, release={"timeout": 30}
+        values={"mernServer": {"resources": {"requests": {"cpu": "1"}}}}, release={"timeout": 30}
     )
     assert project.up().ok
     assert project.up().changes == set()
@@ -206,12 +203,14 @@ def test_an_object_that_leaves_the_chart_is_shown_as_deleted_and_is_gone(project
 def releases(project: Project, hpa: bool, **opts: Any) -> None:
     """A program of somebody else: two releases of one chart, side by side."""
     context = "kwok-mern"
-    config = ClusterSettings.model_validate(
-        {"kubeconfig": str(FOLDER / "kubeconfig"), "context": context}
-    )
+    config = ClusterSettings.model_validate({"kubeconfig": str(FOLDER / "kubeconfig"), "context": context})
     cluster = connect(config, None)
     for name in ("one", "two"):
-        values = {"mernClient": {"autoscaling": {"enabled": hpa}}}
+        values = {
+            "mernClient": {"autoscaling": {"enabled": hpa}},
+            "mernServer": {"mongodbUri": SecretStr("mongodb://one.invalid")},
+            "pythonScript": {"mongodbUri": SecretStr("mongodb://two.invalid")},
+        }
         args = ReleaseArgs(chart="./chart", name=name, namespace=project.namespace, values=values)
         plan = plan_release(args, cluster.provider)
         ChartRelease(name, plan, pulumi.ResourceOptions(provider=cluster.provider, **opts))
@@ -224,7 +223,8 @@ def test_two_protected_releases_in_one_program_are_told_apart(
     client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     monkeypatch.chdir(project.folder)
     project.program = lambda: releases(project, hpa=True, protect=True)
-    assert project.up().ok
+    run = project.up()
+    assert run.ok, run.output
     assert {item.metadata.name for item in project.list(Deployment)} == {
         f"{release}-{part}" for release in ("one", "two") for part in ("client", "server")
     }

@@ -160,9 +160,7 @@ class _Monitor(mocks.MockMonitor):
                 inputs=_plain(request.object),
                 depends_on=frozenset(request.dependencies),
                 protect=request.protect if request.HasField("protect") else None,
-                retain_on_delete=(
-                    request.retainOnDelete if request.HasField("retainOnDelete") else None
-                ),
+                retain_on_delete=(request.retainOnDelete if request.HasField("retainOnDelete") else None),
                 provider=_name_in(request.provider),
             )
             self.recording.resources.append(registered)

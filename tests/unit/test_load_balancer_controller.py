@@ -57,9 +57,7 @@ def program(cluster: EksCluster, **settings: Any) -> Callable[[], object]:
     return install
 
 
-def install(
-    cluster: EksCluster | None = None, stack: str = "staging", **settings: Any
-) -> Recording:
+def install(cluster: EksCluster | None = None, stack: str = "staging", **settings: Any) -> Recording:
     done = run(program(cluster or eks(), mode="install", **settings), stack=stack)
     if done.error:
         raise done.error
@@ -95,9 +93,7 @@ def test_the_policy_fits_into_a_managed_policy() -> None:
     assert len("".join(granted.split())) <= 6144  # IAM does not count white space
 
 
-@pytest.mark.parametrize(
-    ("partition", "region"), [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")]
-)
+@pytest.mark.parametrize(("partition", "region"), [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")])
 def test_every_arn_is_of_the_partition_that_the_cluster_is_in(partition: str, region: str) -> None:
     done = install(eks(partition=partition, region=region))
 

@@ -158,16 +158,16 @@ def found_cluster(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def rendered(args: dict[str, Any]) -> dict[str, Any]:
-    """Two objects of the chart, one of which holds a credential."""
+    """Two objects of a chart that is careless with a credential."""
     options = json.loads(args["jsonOpts"])
-    server = options["values"]["mernServer"]
-    uri = base64.b64encode(server["mongodbUri"].encode()).decode()
+    uri = options["values"]["mernServer"]["mongodbUri"]
+    data = {"URI": base64.b64encode(uri.encode()).decode(), "PORT": "ODA4MA=="}
     meta = {"name": "mern-server", "namespace": options["namespace"]}
-    deployment = {"replicas": server.get("replicas", 2)}
+    spec = {"replicas": 2, "command": f"serve --db {uri}"}
     return {
         "result": [
-            {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"URI": uri}},
-            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
+            {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data},
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec},
         ]
     }
 
@@ -235,9 +235,7 @@ def test_the_chart_is_given_the_values_of_the_stack_file(stack: str, deploy: Dep
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_each_credential_is_a_secret_of_its_own_among_the_values(
-    stack: str, deploy: Deploy
-) -> None:
+def test_each_credential_is_a_secret_of_its_own_among_the_values(stack: str, deploy: Deploy) -> None:
     values = release(succeeded(deploy(stack))).inputs["values"]
 
     uri = Secret(CREDENTIALS["mern:mongodbUri"])
@@ -249,9 +247,7 @@ def test_each_credential_is_a_secret_of_its_own_among_the_values(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_nothing_that_is_registered_or_exported_shows_a_credential(
-    stack: str, deploy: Deploy
-) -> None:
+def test_nothing_that_is_registered_or_exported_shows_a_credential(stack: str, deploy: Deploy) -> None:
     done = succeeded(deploy(stack))
 
     registered = [[r.name, r.inputs] for r in done.resources]
@@ -295,7 +291,11 @@ def test_every_object_of_the_chart_is_shown_below_the_release(stack: str, deploy
         assert child.protect is False
         assert child.retain_on_delete is False
         assert release(done).urn in child.depends_on
-    assert isinstance(done.one("helm:core/v1:Secret").inputs["data"]["URI"], Secret)
+    data = done.one("helm:core/v1:Secret").inputs["data"]
+    assert data["PORT"] == Secret("ODA4MA==")  # all of a Secret is secret
+    spec = done.one("helm:apps/v1:Deployment").inputs["spec"]
+    assert spec["replicas"] == 2
+    assert isinstance(spec["command"], Secret)  # and so is a credential anywhere else
 
 
 def test_objects_are_not_shown_where_the_stack_does_not_want_them(deploy: Deploy) -> None:
@@ -310,9 +310,7 @@ def test_the_namespace_is_there_before_the_release(stack: str, deploy: Deploy) -
 
     namespace = done.one(NAMESPACE)
     assert namespace.inputs["metadata"]["name"] == f"mern-{stack}"
-    assert namespace.inputs["metadata"]["labels"] == {
-        "elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"
-    }
+    assert namespace.inputs["metadata"]["labels"] == {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
     assert namespace.urn in release(done).depends_on
 
 
@@ -325,9 +323,7 @@ def test_only_the_namespace_of_production_is_protected(stack: str, deploy: Deplo
 
 
 def test_a_namespace_of_someone_else_only_gets_labels(deploy: Deploy) -> None:
-    done = succeeded(
-        deploy("local", change={"mern:namespace": {"name": "team", "mode": "existing"}})
-    )
+    done = succeeded(deploy("local", change={"mern:namespace": {"name": "team", "mode": "existing"}}))
 
     patch = done.one("kubernetes:core/v1:NamespacePatch")
     assert patch.inputs["metadata"]["name"] == "team"
@@ -400,9 +396,7 @@ def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy
     }
 
 
-def test_without_an_image_tag_the_images_stay_as_they_run(
-    deploy: Deploy, cluster: FakeCluster
-) -> None:
+def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluster: FakeCluster) -> None:
     running = {"mernClient": "3.0.0", "mernServer": "3.0.1", "pythonScript": "2.9.0"}
     cluster.has_run(4, {part: {"image": {"tag": "1.0.0"}} for part in running})
     cluster.has_run(5, {part: {"image": {"tag": tag}} for part, tag in running.items()})

@@ -237,9 +237,7 @@ def test_a_value_of_the_wrong_kind_is_named(change: dict[str, Any], fault: str) 
 @pytest.mark.parametrize("text", ["value-of-jwt-secret", '"value-of-jwt-secret"'])
 def test_what_mends_a_credential_encrypts_it(text: str) -> None:
     assert faults({"serverSecrets": text}) == {
-        "mern:serverSecrets is not an object": (
-            "pulumi config set --secret --path 'mern:serverSecrets.NAME'"
-        )
+        "mern:serverSecrets is not an object": ("pulumi config set --secret --path 'mern:serverSecrets.NAME'")
     }
 
 
@@ -249,8 +247,7 @@ def test_what_mends_a_credential_encrypts_it(text: str) -> None:
         # YAML takes an account id without quotes for a number, and leading zeros for octal.
         (
             111111111111,
-            "mern:aws.accountId should be a valid string: put it in quotes, "
-            'accountId: "012345678901"',
+            'mern:aws.accountId should be a valid string: put it in quotes, accountId: "012345678901"',
         ),
         ("1111", "mern:aws.accountId is not an AWS account id, 12 digits"),
     ],
@@ -272,9 +269,7 @@ def test_credentials_must_be_encrypted() -> None:
         "mern:awsSecretAccessKey is not encrypted in the stack file": (
             "pulumi config set --secret mern:awsSecretAccessKey"
         ),
-        "mern:mongodbUri is not encrypted in the stack file": (
-            "pulumi config set --secret mern:mongodbUri"
-        ),
+        "mern:mongodbUri is not encrypted in the stack file": ("pulumi config set --secret mern:mongodbUri"),
         "mern:serverSecrets is not encrypted in the stack file": (
             "pulumi config set --secret --path 'mern:serverSecrets.NAME'"
         ),
@@ -295,9 +290,7 @@ def test_a_secret_inside_the_values_is_refused_because_it_would_hide_all_of_them
 def test_what_is_no_credential_is_not_encrypted(key: str) -> None:
     given = {"imageTag": "1.0.0", "release": {"timeout": 60}}
 
-    assert list(faults(given, encrypted={*ENCRYPTED, key})) == [
-        f"mern:{key} is encrypted, but is no secret"
-    ]
+    assert list(faults(given, encrypted={*ENCRYPTED, key})) == [f"mern:{key} is encrypted, but is no secret"]
 
 
 @pytest.mark.parametrize(
@@ -310,9 +303,7 @@ def test_what_is_no_credential_is_not_encrypted(key: str) -> None:
         ("pythonScript.awsSecretAccessKey", "awsSecretAccessKey"),
     ],
 )
-def test_a_credential_among_the_values_is_refused_and_its_own_key_named(
-    path: str, key: str
-) -> None:
+def test_a_credential_among_the_values_is_refused_and_its_own_key_named(path: str, key: str) -> None:
     part, name = path.split(".")
     value = {"JWT_SECRET": "value-of-jwt-secret"} if name == "secrets" else "value-of-jwt-secret"
 
@@ -336,9 +327,7 @@ def test_a_credential_among_the_values_is_refused_and_its_own_key_named(
 def test_a_cluster_is_named_in_one_way(cluster: dict[str, str]) -> None:
     [fault] = faults({"aws": EKS["aws"], "cluster": cluster})
 
-    assert fault == (
-        "mern:cluster needs either eksClusterName, or kubeconfig together with context"
-    )
+    assert fault == ("mern:cluster needs either eksClusterName, or kubeconfig together with context")
 
 
 def test_an_eks_cluster_needs_an_account_and_a_region() -> None:
