@@ -115,6 +115,10 @@ class ReleaseSettings(Model):
     """Seconds that Helm waits for the objects to become ready before it rolls back."""
     show_objects: bool = True
     """Show the chart's Kubernetes objects in Pulumi's tree."""
+    dry_run: bool = True
+    """Ask the API server about each object before anything is changed."""
+    unlock_revision: Annotated[int, Field(ge=1)] | None = None
+    """A revision that a killed run has left pending: mark it failed at once and go on."""
 
 
 class Settings(Model):

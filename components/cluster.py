@@ -10,8 +10,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import yaml
-from lightkube import Client, KubeConfig
 
+from components.release import Api
 from settings import AwsSettings, ClusterSettings
 
 
@@ -31,8 +31,8 @@ class Cluster:
     """The cluster of this stack."""
 
     provider: kubernetes.Provider
-    client: Client
-    """Reads what Helm has stored."""
+    api: Api
+    """For what the program itself reads."""
     eks: EksCluster | None = None
     aws_provider: aws.Provider | None = None
 
@@ -69,8 +69,7 @@ def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
         # Without it, a new address or certificate of the same cluster would replace everything.
         cluster_identifier=identifier,
     )
-    client = Client(config=KubeConfig.from_dict(config).get(), field_manager="mern")
-    return Cluster(provider=provider, client=client, **more)
+    return Cluster(provider=provider, api=Api(config), **more)
 
 
 def _from_file(path: Path, context: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-from lightkube import ApiError
 
 from components.cluster import Cluster
 from components.release import ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
@@ -35,8 +34,12 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         values=values,
         timeout=settings.release.timeout,
         show_objects=settings.release.show_objects,
+        dry_run=settings.release.dry_run,
+        unlock_revision=settings.release.unlock_revision,
+        unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
+        f"--stack {pulumi.get_stack()}",
     )
-    return plan_release(args, cluster.provider)
+    return plan_release(args, cluster.provider, cluster.api)
 
 
 def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,12 +84,11 @@ def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
         return {}
     namespace = settings.namespace.name
     try:
-        running = record.newest(cluster.client, RELEASE, namespace)
+        running = record.newest(cluster.api, RELEASE, namespace)
     except Exception as error:  # whatever keeps the cluster away: the preview goes on
-        reason = error.status.message if isinstance(error, ApiError) else type(error).__name__
         pulumi.log.warn(
             f"mern:imageTag is not set, and which images run in {namespace} could not be read "
-            f"({reason}): the chart's own tags are used"
+            f"({str(error) or type(error).__name__}): the chart's own tags are used"
         )
         return {}
     if running is None:

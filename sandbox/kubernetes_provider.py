@@ -886,7 +886,9 @@ class KubernetesProvider(ResourceProviderServicer):
         except CallError as error:
             text = f"failed to generate YAML for specified Helm chart: {error.text}"
             raise CallError(text) from None
-        return messages.InvokeResponse(**{"return": to_struct(found)})
+        answer = messages.InvokeResponse()
+        getattr(answer, "return").CopyFrom(to_struct(found))  # a keyword of Python
+        return answer
 
     def _cancel(self, _request: Any) -> empty_pb2.Empty:
         self._stopping.set()

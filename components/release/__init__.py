@@ -1,13 +1,16 @@
-"""A `helm.v3.Release` of a local chart that shows what it does. It serves any chart.
+"""A `helm.v3.Release` of a local chart that tells the truth. It serves any chart.
 
-    plan = plan_release(ReleaseArgs(chart="./chart", name="web", namespace="shop"), provider)
+    plan = plan_release(ReleaseArgs(chart="./chart", name="web", namespace="shop"), provider, api)
     ChartRelease("web", plan, pulumi.ResourceOptions(provider=provider))
 
-`plan_release` renders the chart before anything is registered, so that a chart that cannot be
-deployed stops the program first. `ChartRelease` then registers the Release, and each Kubernetes
-object of the chart as its child.
+`plan_release` renders the chart, reads what Helm has stored and asks the API server, before anything
+is registered: what cannot be deployed stops the program first. `ChartRelease` then registers the
+Release, and each Kubernetes object of the chart as its child; while Helm waits it shows what for,
+when Helm fails it says why, and what a killed run left behind is mended.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +18,16 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.helm.v3 import Release
 
-from components.release import chart, objects
+from components.release import chart, dry_run, objects, record
+from components.release.api import Api, ApiError
 from components.release.chart import ChartError
+from components.release.rollout import Rollout, pending_text, watched
+from components.release.secret_values import marked, secrets_of
 
-__all__ = ["ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
+__all__ = ["Api", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
+
+# What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
+OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,13 @@ class ReleaseArgs:
     """Seconds that Helm waits for the objects to become ready before it rolls back."""
     show_objects: bool = True
     """Register each object as a child of the Release."""
+    dry_run: bool = True
+    """Ask the API server about each object before anything is registered."""
+    unlock_revision: int | None = None
+    """A revision that a killed run has left pending and that may be marked failed at once; without
+    it, one is mended when it is older than twice the timeout."""
+    unlock_command: str = "set unlock_revision={revision}"
+    """How a user sets `unlock_revision`, for messages."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
@@ -46,22 +62,123 @@ class ReleaseArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePlan:
-    """A release that has been rendered and may be registered; see `plan_release`."""
+    """A release that has been checked and may be registered; see `plan_release`."""
 
     args: ReleaseArgs
+    api: Api
     description: str
+    """What Helm will record. It names the chart's files by a digest, and Pulumi compares it: so an
+    edited template is a change, and so is a record that is not this stack's."""
     objects: list[dict[str, Any]]
+    notes: list[str]
+    """What the user should know: a foreign revision, what could not be checked."""
 
 
-def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource) -> ReleasePlan:
-    """Render the chart and compute what Helm will record as its description.
+def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
+    """Render the chart, read Helm's record, ask the API server.
 
     Raises:
-        ChartError: the chart cannot be loaded or rendered, or its schema refuses the values.
+        ChartError: the chart cannot be rendered, its schema refuses the values, or the API server
+            refuses objects; all refusals together.
     """
-    description = chart.describe(args.chart)
+    plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
-    return ReleasePlan(args=args, description=description, objects=rendered)
+    notes: list[str] = []
+    recorded: list[dict[str, Any]] = []
+    description = plain
+    try:
+        _refuse_dying_namespace(api, args.namespace)
+        newest = record.newest(api, args.name, args.namespace)
+    except ApiError as error:
+        notes.append(f"what Helm has stored was not checked: {error}")
+    except ChartError:
+        raise
+    except Exception as error:  # no connection, no credentials
+        notes.append(f"the cluster could not be asked ({type(error).__name__}): nothing was checked there")
+        return ReleasePlan(args=args, api=api, description=plain, objects=rendered, notes=notes)
+    else:
+        if newest is not None:
+            recorded = newest.objects()
+            description, found = _describe(plain, newest, rendered)
+            notes += found
+            if newest.is_pending:
+                notes.append(pending_text(newest, args.timeout, args.unlock_command, api.now()))
+    if args.dry_run:
+        notes += _ask(args, api, rendered, recorded)
+    if not args.show_objects:
+        notes.append("objects are not shown; rows of objects that leave this view delete nothing")
+    return ReleasePlan(args=args, api=api, description=description, objects=rendered, notes=notes)
+
+
+def _refuse_dying_namespace(api: Api, namespace: str) -> None:
+    try:
+        found = api.get(f"/api/v1/namespaces/{namespace}")
+    except ApiError as error:
+        if error.code in (403, 404):  # the record and the dry run say what they could not read
+            return
+        raise
+    if found.get("status", {}).get("phase") == "Terminating":
+        conditions = found["status"].get("conditions") or []
+        held = [c["message"] for c in conditions if c["status"] == "True" and c.get("message")]
+        since = found["metadata"].get("deletionTimestamp")
+        raise ChartError(
+            f"namespace {namespace} is being deleted since {since}; nothing can be deployed to it until it "
+            "is gone.\n" + "\n".join(f"  {text}" for text in held)
+        )
+
+
+def _describe(plain: str, newest: record.Record, rendered: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """The description to deploy with, and what was found that is not this stack's.
+
+    The newest revision, if it is ours and has the same files, is repeated to the letter: no change.
+    Whatever else stands there is replaced, which is a change by its name alone.
+    """
+    ours = OURS.fullmatch(newest.description)
+    if newest.status == "deployed" and ours:
+        same = ours["plain"] == plain
+        return newest.description if same else plain, []
+    wanted = f"{plain}, replaces revision {newest.revision}"
+    if newest.is_pending:
+        return wanted, []
+    differing = _differing(newest, rendered)
+    what = f"which differ: {', '.join(differing)}" if differing else "none of which differs"
+    note = (
+        f"revision {newest.revision}, made outside this stack on {newest.created:%Y-%m-%d %H:%M} UTC, is "
+        f"{newest.status} ({newest.description}) and will be replaced. "
+        f"Its objects against this stack's: {what}"
+    )
+    return wanted, [note]
+
+
+def _differing(newest: record.Record, rendered: list[dict[str, Any]]) -> list[str]:
+    def keyed(items: list[dict[str, Any]]) -> dict[dry_run.Key, dict[str, Any]]:
+        return {
+            dry_run.key_of(item, newest.namespace): objects.without_chart_version(item)
+            for item in items
+            if not dry_run.is_hook(item)
+        }
+
+    there, here = keyed(newest.objects()), keyed(rendered)
+    return sorted(
+        f"{key[1]} {key[3]}" for key in there.keys() | here.keys() if there.get(key) != here.get(key)
+    )
+
+
+def _ask(
+    args: ReleaseArgs, api: Api, rendered: list[dict[str, Any]], recorded: list[dict[str, Any]]
+) -> list[str]:
+    opinion = dry_run.ask(api, rendered, recorded, args.name, args.namespace, secrets_of(args.values))
+    if opinion.refusals:
+        count = "1 object" if len(opinion.refusals) == 1 else f"{len(opinion.refusals)} objects or fields"
+        raise ChartError(
+            f"the API server refuses {count} of release {args.namespace}/{args.name}:\n"
+            + "\n".join(f"  {text}" for text in opinion.refusals)
+        )
+    why = Counter(text.partition(": ")[2] for text in opinion.unchecked)
+    return [
+        f"not checked by the API server: {count} of {len(rendered)} objects: {text}"
+        for text, count in why.items()
+    ]
 
 
 class ChartRelease(pulumi.ComponentResource):
@@ -73,14 +190,26 @@ class ChartRelease(pulumi.ComponentResource):
     def __init__(self, name: str, plan: ReleasePlan, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("helm:index:ChartRelease", name, None, opts)
         args = plan.args
+        secrets = secrets_of(args.values)
+        for note in plan.notes:
+            pulumi.log.info(note, self)
+        rollout = Rollout(
+            api=plan.api,
+            name=args.name,
+            namespace=args.namespace,
+            objects=watched(plan.objects),
+            secrets=secrets,
+            timeout=args.timeout,
+            unlock_revision=args.unlock_revision,
+            unlock_command=args.unlock_command,
+            component=self,
+        )
         release = Release(
             name,
             name=args.name,
             namespace=args.namespace,
             chart=args.chart,
-            values=chart.marked(args.values),
-            # Helm stores it and Pulumi compares it, so an edited template is a change; the provider
-            # alone would compare no more than the values and the chart's version.
+            values=marked(args.values),
             description=plan.description,
             timeout=args.timeout,
             atomic=True,
@@ -89,7 +218,9 @@ class ChartRelease(pulumi.ComponentResource):
             create_namespace=False,
             # Acts on a first install only, over what a killed one left; refuses over a deployed one.
             replace=True,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=opts.depends_on if opts else None, hooks=rollout.hooks()
+            ),
         )
         if args.show_objects:
             objects.show(
@@ -97,7 +228,7 @@ class ChartRelease(pulumi.ComponentResource):
                 release=release,
                 name=args.name,
                 namespace=args.namespace,
-                secrets=chart.secrets_of(args.values),
+                secrets=secrets,
             )
         self.status = release.status
         self.register_outputs({"status": release.status})

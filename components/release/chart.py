@@ -3,13 +3,14 @@
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pulumi
 import yaml
-from pydantic import SecretStr
+
+from components.release.secret_values import map_leaves, mask, plain, secrets_of
 
 
 class ChartError(pulumi.RunError):
@@ -76,45 +77,12 @@ def render(
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + mask(text.strip(), secrets_of(values))) from None
-    return list((answer.value or {}).get("result", []))
+    # The engine's wire has one type of number.
+    return list(map_leaves((answer.value or {}).get("result", []), _whole))
 
 
-def plain(values: Any) -> Any:
-    """`values` with every `SecretStr` opened."""
-    return _map_leaves(values, lambda leaf: leaf.get_secret_value())
-
-
-def marked(values: Any) -> Any:
-    """`values` with every `SecretStr` as a secret Output of its own, so that the rest of a diff stays
-    readable."""
-    return _map_leaves(values, lambda leaf: pulumi.Output.secret(leaf.get_secret_value()))
-
-
-def secrets_of(values: Any) -> list[str]:
-    """The text of every `SecretStr` in `values`, the longest first."""
-    found: set[str] = set()
-    _map_leaves(values, lambda leaf: found.add(leaf.get_secret_value()))
-    return sorted(found - {""}, key=len, reverse=True)
-
-
-def mask(text: str, secrets: list[str]) -> str:
-    """`text` with `[secret]` in place of each secret, also as JSON, Go and YAML quote it."""
-    for secret in secrets:
-        quoted = json.dumps(secret)[1:-1]
-        for form in {secret, quoted, quoted.replace("'", "''"), secret.replace("'", "''")}:
-            text = text.replace(form, "[secret]")
-    return text
-
-
-def _map_leaves(values: Any, change: Callable[[SecretStr], Any]) -> Any:
-    match values:
-        case SecretStr():
-            return change(values)
-        case Mapping():
-            return {key: _map_leaves(value, change) for key, value in values.items()}
-        case list() | tuple():
-            return [_map_leaves(value, change) for value in values]
-    return values
+def _whole(leaf: Any) -> Any:
+    return int(leaf) if isinstance(leaf, float) and leaf.is_integer() else leaf
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

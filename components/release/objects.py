@@ -5,13 +5,15 @@ the engine compares its inputs: so a preview says which objects are created, upd
 `--diff` says which fields, without any diff code here.
 """
 
-import base64
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import pulumi
+
+from components.release.secret_values import forms, map_leaves
+
+CHART_VERSION_LABELS = ("helm.sh/chart", "app.kubernetes.io/version")
 
 
 class KubernetesObject(pulumi.ComponentResource):
@@ -38,7 +40,7 @@ def show(
         namespace: of the release, and of objects that name none.
         secrets: texts that must not be seen.
     """
-    hidden = tuple(form for secret in secrets for form in _forms(secret))
+    hidden = tuple(form for secret in secrets for form in forms(secret))
     seen: Counter[tuple[str, str]] = Counter()
     children = []
     for item in objects:
@@ -61,9 +63,6 @@ def show(
 
 
 def _marked(item: Mapping[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
-    def hide_all(leaf: Any) -> Any:
-        return pulumi.Output.secret(leaf)
-
     def hide_known(leaf: Any) -> Any:
         known = isinstance(leaf, str) and any(form in leaf for form in hidden)
         return pulumi.Output.secret(leaf) if known else leaf
@@ -71,18 +70,14 @@ def _marked(item: Mapping[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
     is_secret = item["kind"] == "Secret" and item["apiVersion"] == "v1"
     content = ("data", "stringData") if is_secret else ()
     return {
-        key: _map_leaves(value, hide_all if key in content else hide_known) for key, value in item.items()
+        key: map_leaves(value, pulumi.Output.secret if key in content else hide_known)
+        for key, value in without_chart_version(item).items()
     }
 
 
-def _map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    match value:
-        case Mapping():
-            return {key: _map_leaves(item, change) for key, item in value.items()}
-        case list():
-            return [_map_leaves(item, change) for item in value]
-    return change(value)
-
-
-def _forms(secret: str) -> set[str]:
-    return {secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode()}
+def without_chart_version(item: Mapping[str, Any]) -> dict[str, Any]:
+    """`item` without the labels that name the chart's version: they would show every object as
+    changed whenever the chart has a new version, and the release says that by itself."""
+    meta = item.get("metadata") or {}
+    labels = {k: v for k, v in (meta.get("labels") or {}).items() if k not in CHART_VERSION_LABELS}
+    return {**item, "metadata": {**meta, **({"labels": labels} if "labels" in meta else {})}}

@@ -1,55 +1,119 @@
-"""What Helm has stored about a release: its newest revision, read from the cluster."""
+"""What Helm has stored about a release: its revisions, read from the cluster.
+
+Helm keeps each revision in a Secret `sh.helm.release.v1.NAME.vN`. It, and not Pulumi's memory, is the
+truth of what runs: a rollback, an upgrade from outside and a killed run are seen in it alone.
+"""
 
 import base64
 import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from lightkube import ApiError, Client
-from lightkube.resources.core_v1 import Secret
+import yaml
+
+from components.release.api import Api, ApiError, Object
+
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One revision of a release, as Helm's Secret `sh.helm.release.v1.NAME.vN` holds it."""
+    """One revision of a release."""
 
+    name: str
+    namespace: str
     revision: int
     status: str
     """`deployed`, `failed`, `pending-upgrade`, …"""
     description: str
+    created: datetime
+    """When the operation that made it began, by the API server's clock."""
     values: Mapping[str, Any]
     """What the deployer gave, without the chart's defaults. Holds credentials."""
     manifest: str
-    """The objects as YAML. Holds credentials."""
+    """The objects as YAML, without hooks. Holds credentials."""
+
+    @property
+    def is_pending(self) -> bool:
+        """A run is at work on it, or was killed in the midst of it; Helm refuses any other."""
+        return self.status.startswith("pending-")
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The objects of `manifest`."""
+        documents = yaml.load_all(self.manifest, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return [item for item in documents if item]
+
+    def surely_dead(self, now: datetime, timeout: int) -> bool:
+        """Whether the run that left it pending has ended: a wait and the rollback after it last at
+        most twice the timeout (seconds)."""
+        return self.is_pending and now - self.created > timedelta(seconds=2 * timeout)
 
 
-def newest(client: Client, name: str, namespace: str) -> Record | None:
-    """The newest revision of release `name`, None where there is none.
+def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | None:
+    """The newest revision of release `name` (with `status`, where given), None where there is none.
 
     Raises:
         ApiError: the API server refused the question.
         Exception: it could not be asked (no connection, no credentials).
     """
+    labels = f"owner=helm,name={name}" + (f",status={status}" if status else "")
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    # Names first: a revision can be a megabyte, and Helm keeps several.
+    listed = api.get(path, METADATA_ONLY, labelSelector=labels).get("items") or []
+    revisions = {int(item["metadata"]["labels"]["version"]): item["metadata"]["name"] for item in listed}
+    if not revisions:
+        return None
     try:
-        found = list(client.list(Secret, namespace=namespace, labels={"owner": "helm", "name": name}))
+        return _decode(api.get(f"{path}/{revisions[max(revisions)]}"))
     except ApiError as error:
-        if error.status.code == 404:
-            return None
+        if error.code == 404:  # gone since the list was made
+            return newest(api, name, namespace, status)
         raise
-    records = [_decode(secret) for secret in found if secret.type == "helm.sh/release.v1"]
-    return max(records, key=lambda record: record.revision, default=None)
 
 
-def _decode(secret: Secret) -> Record:
+def mark_failed(api: Api, record: Record) -> None:
+    """Let Helm go on after a killed run: what it left pending is marked failed. Nothing is deleted,
+    and the next upgrade starts from the last deployed revision."""
+    path = f"/api/v1/namespaces/{record.namespace}/secrets/{_secret_name(record)}"
+    secret = api.get(path)
+    release = _release(secret)
+    release["info"]["status"] = "failed"
+    release["info"]["description"] = f"Left {record.status} by a run that was killed"
+    packed = base64.b64encode(gzip.compress(json.dumps(release).encode())).decode()
+    patch = {
+        "metadata": {
+            "labels": {"status": "failed"},
+            # Refused if the run is alive after all and has just written it.
+            "resourceVersion": secret["metadata"]["resourceVersion"],
+        },
+        "data": {"release": base64.b64encode(packed.encode()).decode()},
+    }
+    api.merge_patch(path, patch)
+
+
+def _secret_name(record: Record) -> str:
+    return f"sh.helm.release.v1.{record.name}.v{record.revision}"
+
+
+def _release(secret: Object) -> dict[str, Any]:
     # Kubernetes encodes the Secret's data once, Helm once more, over gzip.
-    packed = base64.b64decode(base64.b64decode((secret.data or {})["release"]))
-    release = json.loads(gzip.decompress(packed))
+    packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+    release: dict[str, Any] = json.loads(gzip.decompress(packed))
+    return release
+
+
+def _decode(secret: Object) -> Record:
+    release = _release(secret)
     return Record(
+        name=release["name"],
+        namespace=secret["metadata"]["namespace"],
         revision=release["version"],
         status=release["info"]["status"],
         description=release["info"].get("description", ""),
+        created=datetime.fromisoformat(secret["metadata"]["creationTimestamp"]),
         values=release.get("config") or {},
         manifest=release.get("manifest", ""),
     )

@@ -12,7 +12,7 @@ from tests.chart.value_strategies import conforming, leaves, placed
 
 LEAVES = leaves()
 # What the schema leaves to the API server: the inside of a volume, whether a priority class exists.
-KUBERNETES_OWN = {"volumes", "networkPolicy", "priorityClassName"}
+KUBERNETES_OWN = {"volumes", "networkPolicy", "priorityClassName", "schedule", "timeZone"}
 # Each example starts Helm, and starting a program takes as long as the machine pleases.
 UNHURRIED = settings(
     max_examples=40,

@@ -13,13 +13,18 @@ def test_the_script_runs_every_hour_by_default(chart: Chart) -> None:
     assert cronjob["spec"]["schedule"] == "0 * * * *"
 
 
-@pytest.mark.parametrize("schedule", ["*/15 6-18 * * MON-FRI", "@daily", "0 3 1,15 * ?"])
+@pytest.mark.parametrize(
+    "schedule", ["*/15 6-18 * * MON-FRI", "@daily", "0 3 1,15 * ?", "5-59/10 */2 31 12,jan 0"]
+)
 def test_the_schedule_can_be_any_that_cron_knows(chart: Chart, schedule: str) -> None:
     rendered = chart.render({"pythonScript": {"schedule": schedule}})
     assert rendered.one("CronJob", "mern-python-script")["spec"]["schedule"] == schedule
 
 
-@pytest.mark.parametrize("schedule", ["", "hourly", "* * * *", "TZ=UTC 0 * * * *", "0 * * * * *"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["", "hourly", "* * * *", "TZ=UTC 0 * * * *", "0 * * * * *", "60 * * * *", "0 24 * * *", "*/0 * * * *"],
+)
 def test_what_is_no_schedule_is_refused(chart: Chart, schedule: str) -> None:
     assert "schedule" in chart.refusal({"pythonScript": {"schedule": schedule}})
 

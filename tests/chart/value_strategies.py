@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from tests.chart.rendering import CHART
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+# The API server reads what is applied as YAML, which knows no control characters.
+VISIBLE = st.characters(exclude_categories=["C"])
 
 
 def resolved(schema: Any) -> dict[str, Any]:
@@ -57,10 +60,10 @@ def conforming(schema: Any) -> st.SearchStrategy[Any]:
         return st.dictionaries(_matching(name), conforming(below), max_size=3)
     kinds = found["type"] if isinstance(found["type"], list) else [found["type"]]
     low, high = found.get("minimum"), found.get("maximum")
-    text = st.text(min_size=found.get("minLength", 0), max_size=30)
+    text = st.text(VISIBLE, min_size=found.get("minLength", 0), max_size=30)
     if "pattern" in found:
         text = _matching(found["pattern"]).filter(lambda made: len(made) <= found.get("maxLength", 300))
-    made = {
+    made: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
         "object": lambda: _objects(found),
         "array": lambda: st.lists(
             conforming(found["items"]), min_size=found.get("minItems", 0), max_size=3
@@ -77,7 +80,7 @@ def conforming(schema: Any) -> st.SearchStrategy[Any]:
 def _matching(pattern: str) -> st.SearchStrategy[str]:
     """Python's `$` also matches before a line break at the end, the schema's does not."""
     assert pattern.endswith("$"), pattern
-    return st.from_regex(pattern[:-1] + r"\Z")
+    return st.from_regex(pattern[:-1] + r"\Z", alphabet=VISIBLE)
 
 
 def placed(path: tuple[str, ...], value: Any) -> dict[str, Any]:

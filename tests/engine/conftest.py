@@ -3,7 +3,7 @@
 import gc
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,10 @@ class Project:
             full = f"mern:{key}"
             if value is None:
                 text["config"].pop(full, None)
-            elif isinstance(value, dict):
-                old: dict[str, Any] = text["config"].get(full) or {}
-                text["config"][full] = _merged(old, value)
             else:
-                text["config"][full] = value
+                old = text["config"].get(full)
+                both = isinstance(old, dict) and isinstance(value, dict)
+                text["config"][full] = _merged(old, value) if both else value
         self.config_file.write_text(yaml.safe_dump(text))
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -157,11 +156,11 @@ class Project:
         return list(self.cluster.client.list(kind, namespace=self.namespace))
 
 
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(old: Any, new: Any) -> dict[str, Any]:
     result = dict(old)
     for key, value in new.items():
         inner = result.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        both = isinstance(inner, dict) and isinstance(value, dict)
         result[key] = _merged(inner, value) if both else value
     return result
 

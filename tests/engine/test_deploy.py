@@ -212,7 +212,7 @@ def releases(project: Project, hpa: bool, **opts: Any) -> None:
             "pythonScript": {"mongodbUri": SecretStr("mongodb://two.invalid")},
         }
         args = ReleaseArgs(chart="./chart", name=name, namespace=project.namespace, values=values)
-        plan = plan_release(args, cluster.provider)
+        plan = plan_release(args, cluster.provider, cluster.api)
         ChartRelease(name, plan, pulumi.ResourceOptions(provider=cluster.provider, **opts))
 
 

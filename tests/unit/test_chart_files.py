@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from components.release import chart
+from components.release import chart, secret_values
 from sandbox.engine import PROJECT
 
 
@@ -104,6 +104,6 @@ def test_a_folder_without_a_chart_is_named(tmp_path: Path) -> None:
 def test_a_secret_is_masked_in_every_form_that_a_message_may_quote() -> None:
     secret = 'it\'s "quoted"\n'
     values = {"a": [{"b": SecretStr(secret)}], "c": SecretStr("")}
-    assert chart.secrets_of(values) == [secret]
+    assert secret_values.secrets_of(values) == [secret]
     for text in (secret, r"it's \"quoted\"\n", "it''s \"quoted\"\n"):
-        assert chart.mask(f"got {text}!", [secret]) == "got [secret]!"
+        assert secret_values.mask(f"got {text}!", [secret]) == "got [secret]!"

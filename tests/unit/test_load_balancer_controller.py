@@ -49,7 +49,7 @@ def program(cluster: EksCluster, **settings: Any) -> Callable[[], object]:
             Cluster(
                 provider=kubernetes.Provider("cluster"),
                 aws_provider=aws.Provider("aws", region="eu-central-1"),
-                client=mock.NonCallableMock(spec=()),  # the controller reads nothing
+                api=mock.NonCallableMock(spec=()),  # the controller reads nothing
                 eks=cluster,
             ),
         )

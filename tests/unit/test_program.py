@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import pulumi
 import pytest
 import yaml
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Secret as KubernetesSecret
 
 from components.release import chart
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
@@ -46,40 +44,50 @@ HIDDEN = (
 )
 
 
-class FakeCluster:
-    """In place of the client of the cluster: holds Helm's records, and reaches nothing else."""
+class FakeApi:
+    """In place of the API server: holds Helm's records, and reaches nothing else."""
 
     def __init__(self) -> None:
-        self.records: list[KubernetesSecret] = []
+        self.records: dict[str, dict[str, Any]] = {}
 
-    def list(self, kind: type, **_: Any) -> Iterator[KubernetesSecret]:
-        assert kind is KubernetesSecret
-        return iter(self.records)
+    def get(self, path: str, *_: str, **__: str) -> dict[str, Any]:
+        place, name = path.rsplit("/", 1)
+        if name == "secrets":
+            return {"items": list(self.records.values())}
+        if place.endswith("/secrets"):
+            return self.records[name]
+        if place.endswith("/namespaces") and self.records:
+            return {"status": {"phase": "Active"}}
+        raise ConnectionError(f"no cluster to get {path} from in a unit test")
 
     def __getattr__(self, name: str) -> Any:
         raise ConnectionError(f"no cluster to {name} from in a unit test")
 
     def has_run(self, revision: int, values: Mapping[str, Any]) -> None:
         release = {
+            "name": "mern",
             "version": revision,
             "info": {"status": "deployed", "description": "mern 0.0.9 (files 0123456789abcdef)"},
             "config": values,
             "manifest": "",
         }
         packed = base64.b64encode(gzip.compress(json.dumps(release).encode()))
-        self.records.append(
-            KubernetesSecret(
-                type="helm.sh/release.v1",
-                metadata=ObjectMeta(name=f"sh.helm.release.v1.mern.v{revision}"),
-                data={"release": base64.b64encode(packed).decode()},
-            )
-        )
+        name = f"sh.helm.release.v1.mern.v{revision}"
+        self.records[name] = {
+            "metadata": {
+                "name": name,
+                "namespace": "mern-staging",
+                "labels": {"version": str(revision)},
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "data": {"release": base64.b64encode(packed).decode()},
+        }
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
-    fake = FakeCluster()
-    monkeypatch.setattr("components.cluster.Client", lambda **_: fake)
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    fake = FakeApi()
+    monkeypatch.setattr("components.cluster.Api", lambda *_: fake)
     return fake
 
 
@@ -95,7 +103,7 @@ class Deploy(Protocol):
 
 
 @pytest.fixture
-def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> Deploy:
+def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeApi) -> Deploy:
     """Runs the program for a stack.
 
     `change`: keys of its config that differ, None to leave one out; `plain`: credentials that
@@ -396,7 +404,7 @@ def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy
     }
 
 
-def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluster: FakeCluster) -> None:
+def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluster: FakeApi) -> None:
     running = {"mernClient": "3.0.0", "mernServer": "3.0.1", "pythonScript": "2.9.0"}
     cluster.has_run(4, {part: {"image": {"tag": "1.0.0"}} for part in running})
     cluster.has_run(5, {part: {"image": {"tag": tag}} for part, tag in running.items()})

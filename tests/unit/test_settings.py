@@ -177,7 +177,7 @@ def test_what_is_missing_is_named(change: dict[str, Any], fault: str, mend: str)
         ),
         (
             {"release": {"zzz": 60}},
-            "mern:release.zzz is not a key here; known are timeout, showObjects",
+            "mern:release.zzz is not a key here; known are timeout, showObjects, dryRun, unlockRevision",
             "pulumi config rm --path 'mern:release.zzz'",
         ),
     ],

@@ -1,0 +1,124 @@
+"""The Kubernetes API as plain dicts: any kind of object, and a manifest as it was rendered.
+
+lightkube brings the credentials of a kube config (exec plugins among them) and the HTTP client; its
+typed models are not used, because they drop fields they do not know.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, cast
+
+from lightkube import KubeConfig
+from lightkube.config import client_adapter
+from lightkube.config.kubeconfig import SingleConfig
+
+Object = Mapping[str, Any]
+
+
+class ApiError(Exception):
+    """What the API server answered instead of yes."""
+
+    def __init__(self, code: int, status: Object) -> None:
+        self.code = code
+        self.reason: str = status.get("reason", "")
+        self.message: str = status.get("message", "")
+        self.causes: list[Object] = (status.get("details") or {}).get("causes") or []
+        super().__init__(self.message or f"HTTP {code}")
+
+
+class UnknownKindError(Exception):
+    """The API server does not serve this kind of object."""
+
+
+class Api:
+    """The API server of one cluster.
+
+    Every call raises ApiError for an answer that is no success, and any other exception (of httpx or
+    lightkube) where there was no answer.
+    """
+
+    def __init__(self, kubeconfig: Mapping[str, Any], timeout: float = 10) -> None:
+        config = cast(SingleConfig, KubeConfig.from_dict(dict(kubeconfig)).get())
+        parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
+        self._http = client_adapter.Client(config, parameters)
+        self._resources = lru_cache(self._read_resources)
+
+    def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
+        return self._send("GET", path, query, {"Accept": accept})
+
+    def create(self, path: str, item: Object, **query: str) -> Object:
+        return self._send("POST", path, query, {"Content-Type": "application/json"}, item)
+
+    def merge_patch(self, path: str, patch: Object, **query: str) -> Object:
+        """A JSON merge patch (RFC 7386): null removes a key, a list is replaced whole."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        return self._send("PATCH", path, query, headers, patch)
+
+    def items(self, path: str, **query: str) -> list[Object]:
+        """A list's items; empty where the namespace or the kind is not there."""
+        try:
+            return list(self.get(path, **query).get("items") or [])
+        except ApiError as error:
+            if error.code == 404:
+                return []
+            raise
+
+    def text(self, path: str, **query: str) -> str:
+        """An answer that is no JSON, as a container's log."""
+        response = self._http.request("GET", path, params=query)
+        return response.text if response.is_success else ""
+
+    def now(self) -> datetime:
+        """The time by the API server's own clock."""
+        response = self._http.request("GET", "/version")
+        date = response.headers.get("Date")
+        return parsedate_to_datetime(date) if date else datetime.now(UTC)
+
+    def collection(self, item: Object, namespace: str) -> str:
+        """Path of the objects of `item`'s kind, in its namespace or else in `namespace`.
+
+        Raises:
+            UnknownKindError: the API server serves no such kind.
+        """
+        version, kind = item["apiVersion"], item["kind"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        found = self._resources(root).get(kind)
+        if found is None:
+            raise UnknownKindError(f"the API server knows no {kind} in {version}")
+        plural, namespaced = found
+        where = f"/namespaces/{item['metadata'].get('namespace', namespace)}" if namespaced else ""
+        return f"{root}{where}/{plural}"
+
+    def _read_resources(self, root: str) -> dict[str, tuple[str, bool]]:
+        try:
+            listed = self.get(root).get("resources", [])
+        except ApiError as error:
+            if error.code == 404:
+                return {}
+            raise
+        return {
+            item["kind"]: (item["name"], item["namespaced"]) for item in listed if "/" not in item["name"]
+        }
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Object | None = None,
+    ) -> Object:
+        content = None if body is None else json.dumps(body).encode()
+        response = self._http.request(
+            method, path, params=dict(query), headers=dict(headers), content=content
+        )
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = {"message": response.text[:500]}
+        if not response.is_success:
+            raise ApiError(response.status_code, answer)
+        return cast(Object, answer)
