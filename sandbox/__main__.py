@@ -102,10 +102,9 @@ class Sandbox:
         from sandbox.engine import Engine
 
         engine = Engine(folder=self.folder, tools=self.tools)
-        for key, value in {
-            **engine.environment(),
-            "KUBECONFIG": str(self.control_plane.kubeconfig),
-        }.items():
+        variables = engine.environment() | {"KUBECONFIG": str(self.control_plane.kubeconfig)}
+        del variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"]  # an official `pulumi` may download
+        for key, value in variables.items():
             text = value.replace(os.environ["PATH"], "$PATH") if key == "PATH" else value
             print(f'export {key}="{text}"')
         config = self.folder / f"work/{STACK}/Pulumi.{STACK}.yaml"

@@ -190,25 +190,26 @@ def _compile(go: str, group: Group, aside: Path, label: str) -> None:
     env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     env |= {"GOOS": "", "GOARCH": ""}
     started = time.monotonic()
-    for name, package in group.packages.items():
-        command = [go, "build", "-trimpath", "-ldflags", f"-s -w {group.ldflags}"]
-        process = subprocess.Popen(
-            [*command, "-o", str(aside / name), package],
-            cwd=MODULES / group.name,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            output = _watch(process, label, started)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        if process.returncode:
-            tail = "\n".join(output.strip().splitlines()[-15:])
-            raise SandboxError(f"Building {name} from Go module {package} failed:\n{tail}")
+    # One program gets its name by -o, for Go would call etcd `server`; several get their packages'.
+    alone = next(iter(group.packages)) if len(group.packages) == 1 else ""
+    command = [go, "build", "-trimpath", "-ldflags", f"-s -w {group.ldflags}", "-o", f"{aside}/{alone}"]
+    process = subprocess.Popen(
+        [*command, *group.packages.values()],
+        cwd=MODULES / group.name,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output = _watch(process, label, started)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
+        tail = "\n".join(output.strip().splitlines()[-15:])
+        raise SandboxError(f"Building {', '.join(group.packages)} from Go modules failed:\n{tail}")
     print(f"{label}: {time.monotonic() - started:.0f} s", flush=True)
 
 
