@@ -131,7 +131,7 @@ class Settings(Model):
     """Overrides of the chart's values; the chart's own schema checks them."""
     image_tag: ImageTag | None = None
     """Tag of all images that `values` gives none; absent: keep what runs."""
-    mongodb_uri: Secret
+    mongodb_uri: Secret | None = None
     server_secrets: dict[EnvName, Secret] = {}
     aws_access_key_id: Secret | None = None
     aws_secret_access_key: Secret | None = None
@@ -204,9 +204,27 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted(value, f"{prefix}{key}.")
 
 
+def has_existing_secret(overrides: Any, part: str) -> bool:
+    """Whether `mern:values` names a Secret that somebody else fills for `part` of the chart."""
+    inner = overrides.get(part) if isinstance(overrides, Mapping) else None
+    return isinstance(inner, Mapping) and bool(inner.get("existingSecret"))
+
+
 def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     faults = []
     overrides = values.get("values")
+    server, script = (has_existing_secret(overrides, part) for part in ("mernServer", "pythonScript"))
+    if "mongodbUri" not in values and not (server and script):
+        faults.append(("mongodbUri", "is missing", _set_secret("mongodbUri")))
+    for key, unused in (
+        ("mongodbUri", server and script),
+        ("serverSecrets", server),
+        ("awsAccessKeyId", script),
+        ("awsSecretAccessKey", script),
+    ):
+        if unused and key in values:
+            faults.append((key, "is used by nothing: mern:values names an existingSecret instead",
+                           f"pulumi config rm {PROJECT}:{key}"))  # fmt: skip
     for path in dotted(overrides) if isinstance(overrides, dict) else ():
         if path in SECRET_VALUES:
             key = SECRET_VALUES[path]
@@ -217,7 +235,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for key in keys:
             faults.append((key, f"and {PROJECT}:pythonScript exclude each other: a role or keys",
                            f"pulumi config rm {PROJECT}:{key}"))  # fmt: skip
-    elif len(keys) < 2:
+    elif len(keys) < 2 and not script:
         for key in {"awsAccessKeyId", "awsSecretAccessKey"} - set(keys):
             what = f"is missing (or give a role: {PROJECT}:pythonScript.roleArn)"
             faults.append((key, what, _set_secret(key)))

@@ -9,7 +9,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.cluster import Cluster
 from components.release import ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
-from settings import NamespaceSettings, Settings
+from settings import NamespaceSettings, Settings, has_existing_secret
 
 RELEASE = "mern"
 CHART = "./chart"
@@ -54,8 +54,9 @@ def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, An
         tag = settings.image_tag or _tag(running, part)
         if tag:
             _put(values, f"{part}.image", "tag", tag)
-    _put(values, "mernServer", "mongodbUri", settings.mongodb_uri)
-    _put(values, "pythonScript", "mongodbUri", settings.mongodb_uri)
+    for part in ("mernServer", "pythonScript"):
+        if not has_existing_secret(values, part):
+            _put(values, part, "mongodbUri", settings.mongodb_uri)
     if settings.server_secrets:
         _put(values, "mernServer", "secrets", settings.server_secrets)
     if settings.aws_access_key_id and settings.aws_secret_access_key:

@@ -280,3 +280,19 @@ def test_destroy_leaves_nothing(project: Project) -> None:
     assert project.list(Deployment) == []
     namespaces = [item.metadata.name for item in project.cluster.client.list(Namespace)]
     assert project.namespace not in namespaces
+
+
+def test_pods_can_take_their_credentials_from_a_secret_of_somebody_else(project: Project) -> None:
+    project.configure(
+        values={"mernServer": {"existingSecret": "vault"}, "pythonScript": {"existingSecret": "vault"}}
+    )
+    project.secrets.clear()
+    run = project.up()
+    assert run.ok, run.output
+    container = project.get(Deployment, "mern-server").spec.template.spec.containers[0]
+    taken = {source.secretRef.name for source in container.envFrom or [] if source.secretRef}
+    taken |= {
+        e.valueFrom.secretKeyRef.name for e in container.env or [] if e.valueFrom and e.valueFrom.secretKeyRef
+    }
+    assert taken == {"vault"}
+    assert not [s for s in project.list(Secret) if not s.metadata.name.startswith("sh.helm.")]

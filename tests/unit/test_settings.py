@@ -60,6 +60,7 @@ def test_a_stack_needs_no_more_than_a_cluster_a_namespace_and_its_credentials() 
 
     assert done.cluster.context == "laptop"
     assert done.namespace.name == "mern"
+    assert done.mongodb_uri is not None
     assert done.mongodb_uri.get_secret_value() == LEAST["mongodbUri"]
     assert done.image_tag is None
     assert done.load_balancer_controller.mode == "none"
@@ -418,3 +419,16 @@ def test_no_config_makes_it_fail_in_another_way_or_show_a_value(
         Settings.parse(texts, encrypted, "staging")
     except pulumi.RunError as error:
         assert "value-of-jwt-secret" not in str(error)
+
+
+def test_credentials_in_secrets_of_somebody_else_are_not_asked_for_and_not_taken() -> None:
+    server, script = {"mernServer": {"existingSecret": "a"}}, {"pythonScript": {"existingSecret": "b"}}
+    nothing = {**NO_KEYS, "mongodbUri": None}
+
+    assert parse({**nothing, "values": {**server, **script}}).mongodb_uri is None
+    assert parse({**NO_KEYS, "values": script}).mongodb_uri is not None
+    assert list(faults({**nothing, "values": script})) == ["mern:mongodbUri is missing"]
+    unused = "is used by nothing: mern:values names an existingSecret instead"
+    assert set(faults({"serverSecrets": {"A": "b"}, "values": {**server, **script}})) == {
+        f"mern:{key} {unused}" for key in ENCRYPTED
+    }
