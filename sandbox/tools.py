@@ -90,6 +90,21 @@ GROUPS = (
     ),
 )
 
+# What the tests check the chart and the workflows with; the sandbox itself runs without.
+CHECKS = (
+    Group(
+        name="checks",
+        packages={
+            "actionlint": "github.com/rhysd/actionlint/cmd/actionlint",
+            "helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs",
+            "kube-score": "github.com/zegl/kube-score/cmd/kube-score",
+        },
+        version="pinned here only",
+        version_args=("--version",),
+        minutes=0.7,
+    ),
+)
+
 
 def cache_folder() -> Path:
     """Where built programs are kept for all clones."""
@@ -100,15 +115,15 @@ def cache_folder() -> Path:
     return base / "mern-sandbox"
 
 
-def prepare(folder: Path) -> None:
-    """Fill `folder` with links to every program, building what is missing.
+def prepare(folder: Path, groups: tuple[Group, ...] = GROUPS) -> None:
+    """Fill `folder` with links to the programs of `groups`, building what is missing.
 
     Raises:
         SandboxError: a program is missing and cannot be built.
     """
     missing = []
     found: dict[str, Path] = {}
-    for group in GROUPS:
+    for group in groups:
         programs = _cached(group) or _on_path(group)
         found |= programs
         if not programs:

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
-from sandbox.tools import locked, prepare
+from sandbox.tools import CHECKS, locked, prepare
 
 FOLDER = PROJECT / ".sandbox/test"
 
@@ -50,6 +50,14 @@ def tools() -> Path:
 def helm(tools: Path) -> str:
     """The helm program."""
     return str(tools / "helm")
+
+
+@pytest.fixture(scope="session")
+def checks() -> Path:
+    """Folder of actionlint, helm-docs and kube-score."""
+    folder = FOLDER / "checks"
+    prepare(folder, CHECKS)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import tools
-from sandbox.tools import GROUPS, MODULES, SandboxError, prepare
+from sandbox.tools import CHECKS, GROUPS, MODULES, SandboxError, prepare
 
 GROUP = next(group for group in GROUPS if group.name == "kwok")
 
@@ -32,7 +32,6 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "path").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
     monkeypatch.setattr(tools, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(tools, "GROUPS", (GROUP,))
     return program(tmp_path / "path/go", GO)
 
 
@@ -40,7 +39,7 @@ def test_missing_programs_are_built_once_for_all_clones(
     go: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for clone in ("one", "two"):
-        prepare(tmp_path / clone)
+        prepare(tmp_path / clone, (GROUP,))
         for name in GROUP.packages:
             assert (tmp_path / clone / name).resolve().is_relative_to(tmp_path / "cache")
     assert len(go.with_name("go.calls").read_text().splitlines()) == 1
@@ -51,7 +50,7 @@ def test_a_fitting_program_on_path_is_used_and_another_version_is_not(go: Path, 
     for version, builds in (("0.7.3", 0), ("0.6.0", 1)):
         for name in GROUP.packages:
             program(go.with_name(name), f"#!/bin/sh\necho {name} version v{version}\n")
-        prepare(tmp_path / "clone")
+        prepare(tmp_path / "clone", (GROUP,))
         from_path = (tmp_path / "clone/kwok").resolve() == go.with_name("kwok").resolve()
         assert from_path is (builds == 0)
         assert go.with_name("go.calls").exists() is (builds == 1)
@@ -60,16 +59,16 @@ def test_a_fitting_program_on_path_is_used_and_another_version_is_not(go: Path, 
 def test_a_build_that_fails_says_why_and_leaves_nothing(go: Path, tmp_path: Path) -> None:
     go.with_name("go.broken").touch()
     with pytest.raises(SandboxError, match=r"(?s)kwok, kwokctl.*checksum mismatch"):
-        prepare(tmp_path / "clone")
+        prepare(tmp_path / "clone", (GROUP,))
     assert not list((tmp_path / "cache").glob("*/kwok"))
     go.with_name("go.broken").unlink()
-    prepare(tmp_path / "clone")
+    prepare(tmp_path / "clone", (GROUP,))
     assert (tmp_path / "clone/kwok").exists()
 
 
-@pytest.mark.parametrize("group", [group.name for group in GROUPS])
+@pytest.mark.parametrize("group", [group.name for group in GROUPS + CHECKS])
 def test_every_program_is_pinned_with_checksums(group: str) -> None:
-    packages = next(g.packages for g in GROUPS if g.name == group)
+    packages = next(g.packages for g in GROUPS + CHECKS if g.name == group)
     pins = (MODULES / group / "go.mod").read_text()
     sums = (MODULES / group / "go.sum").read_text()
     for package in packages.values():
