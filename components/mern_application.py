@@ -13,6 +13,7 @@ from settings import NamespaceSettings, Settings, has_existing_secret
 
 RELEASE = "mern"
 CHART = "./chart"
+LEAST_TIMEOUT = "mern/least-rollout-seconds"
 IMAGES = ("mernClient", "mernServer", "pythonScript")
 
 # Asks the load balancer controller to hold a pod back until its target is healthy. It acts on pods
@@ -24,7 +25,9 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
     """Render the chart with this stack's values, before anything is registered.
 
     Raises:
-        ChartError: the chart cannot be rendered, or its schema refuses `mern:values`.
+        ChartError: the chart cannot be rendered, its schema refuses `mern:values`, or the API server
+            refuses objects.
+        pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime.
     """
     values = chart_values(settings, _running_values(settings, cluster))
     args = ReleaseArgs(
@@ -39,7 +42,28 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
         f"--stack {pulumi.get_stack()}",
     )
-    return plan_release(args, cluster.provider, cluster.api)
+    plan = plan_release(args, cluster.provider, cluster.api)
+    _refuse_short_timeout(plan)
+    return plan
+
+
+def _refuse_short_timeout(plan: ReleasePlan) -> None:
+    """A rollout that is going well must not be given up: the chart says how long one may take."""
+    slow = {
+        item["metadata"]["name"]: int(item["metadata"].get("annotations", {}).get(LEAST_TIMEOUT, 0))
+        for item in plan.objects
+        if item["kind"] == "Deployment"
+    }
+    least = max(slow.values(), default=0)
+    if plan.args.timeout < least:
+        parts = ", ".join(
+            f"{name} {seconds} s" for name, seconds in slow.items() if seconds > plan.args.timeout
+        )
+        raise pulumi.RunError(
+            f"mern:release.timeout is {plan.args.timeout} s, but a rollout without downtime may take longer: "
+            f"{parts}\n      pulumi config set --path 'mern:release.timeout' {least} --stack "
+            f"{pulumi.get_stack()}\n      or switch it off: mern:values ingress.zeroDowntime.enabled: false"
+        )
 
 
 def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,11 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   {{- include "mern.metadata" . | nindent 2 }}
+  {{- if $rollout.zeroDowntime }}
   annotations:
     {{- /* For whoever waits for the rollout: a shorter wait can give up on one that is going well. */}}
     mern/least-rollout-seconds: {{ int $rollout.leastTimeout | quote }}
+  {{- end }}
 spec:
   {{- /* With the autoscaler on, a number here would fight it at every deployment. */}}
   {{- if not .values.autoscaling.enabled }}

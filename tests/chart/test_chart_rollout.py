@@ -116,6 +116,10 @@ def test_a_deployment_says_how_long_its_rollout_may_take(
     assert annotations == {"mern/least-rollout-seconds": str(seconds)}
 
 
+def test_without_zero_downtime_no_time_is_asked_for(chart: Chart) -> None:
+    assert "annotations" not in deployment(server(chart, {}, NOT_ZERO))["metadata"]
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

@@ -296,3 +296,14 @@ def test_pods_can_take_their_credentials_from_a_secret_of_somebody_else(project:
     }
     assert taken == {"vault"}
     assert not [s for s in project.list(Secret) if not s.metadata.name.startswith("sh.helm.")]
+
+
+def test_a_wait_that_is_too_short_for_a_rollout_without_downtime_is_refused(project: Project) -> None:
+    project.configure(values={"ingress": {"zeroDowntime": {"enabled": True}}})
+    run = project.preview()
+    assert not run.ok
+    assert "mern:release.timeout is 30 s" in run.output
+    assert "mern-client 190 s, mern-server 190 s" in run.output
+    assert "pulumi config set --path 'mern:release.timeout' 190" in run.output
+    project.configure(release={"timeout": 190})
+    assert project.preview().ok
