@@ -26,6 +26,10 @@ class Opinion:
     """What could not be asked, and why."""
 
 
+class _UncheckedError(Exception):
+    """An object of which nothing can be said."""
+
+
 def key_of(item: Object, namespace: str) -> Key:
     """What makes an object the same object for Helm."""
     group = item["apiVersion"].rpartition("/")[0]
@@ -84,12 +88,9 @@ def ask(
     def one(item: Object) -> None:
         label = f"{item['kind']} {item['metadata'].get('name', '')}"
         try:
-            ours = _try(api, item, before.get(key_of(item, namespace)), name, namespace)
-            if ours is not None:
-                if recorded is None:
-                    opinion.unchecked.append(f"{label}: what Helm has stored of it could not be read")
-                else:
-                    _adopt(api, item, ours, namespace)
+            _try(api, item, before.get(key_of(item, namespace)), recorded is not None, name, namespace)
+        except _UncheckedError as error:
+            opinion.unchecked.append(f"{label}: {error}")
         except UnknownKindError as error:
             group = item["apiVersion"].rpartition("/")[0]
             if (group, item["kind"]) in brought:
@@ -114,31 +115,30 @@ def ask(
     return opinion
 
 
-def _try(api: Api, item: Object, before: Object | None, name: str, namespace: str) -> Object | None:
-    """Try `item` as a new object, or as an update of `before`. Answers the live object where there is
-    one that Helm would take over."""
+def _try(api: Api, item: Object, before: Object | None, has_record: bool, name: str, namespace: str) -> None:
+    """Try `item` as an update of `before`, as a new object, or as one that Helm takes over."""
     collection = api.collection(item, namespace)
     path = f"{collection}/{item['metadata'].get('name', '')}"
     if before is not None:
         patch = _update(bare(before), bare(item))
         if not patch:
-            return None
+            return
         try:
             api.merge_patch(path, patch, **DRY_RUN)
         except ApiError as error:
             if error.code != 404:
                 raise  # else it was deleted by hand, and Helm makes it anew
         else:
-            return None
+            return
     try:
         api.create(collection, item, **DRY_RUN)
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
         if item["kind"] == "CustomResourceDefinition":
-            return None  # Helm leaves it as it is
+            return  # Helm leaves it as it is
     else:
-        return None
+        return
     live = api.get(path)
     labels, notes = (live["metadata"].get(key) or {} for key in ("labels", "annotations"))
     if (
@@ -147,16 +147,9 @@ def _try(api: Api, item: Object, before: Object | None, name: str, namespace: st
         or notes.get("meta.helm.sh/release-namespace") != namespace
     ):
         raise ApiError(409, {"reason": "NotOwned", "message": _OWNED_BY_OTHERS})
-    return live
-
-
-def _adopt(api: Api, item: Object, live: Object, namespace: str) -> None:
-    """Try what Helm does to an object that it has no record of: all that `item` does not say goes."""
-    spared = ("apiVersion", "kind", "metadata", "status")
-    before, after = ({k: v for k, v in it.items() if k not in spared} for it in (live, item))
-    path = f"{api.collection(item, namespace)}/{item['metadata']['name']}"
-    patch = {**difference(before, after), "metadata": bare(item)["metadata"]}
-    api.merge_patch(path, patch, **DRY_RUN)
+    if not has_record:
+        raise _UncheckedError("what Helm has stored of it could not be read")
+    api.merge_patch(path, _update({}, bare(item)), **DRY_RUN)
 
 
 _OWNED_BY_OTHERS = (
@@ -226,5 +219,5 @@ def _reasons(error: ApiError, item: Object, namespace: str) -> list[str]:
                 f"is immutable. Keep {keep}, or delete the object first{pods}: "
                 f"kubectl delete {kind.lower()} {name} -n {space}{how}"
             )
-        texts.append(f"{where}: {what}")
+        texts.append(f"{where}: {what}" if where else what)
     return list(dict.fromkeys(texts)) or [error.message]
