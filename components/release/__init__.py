@@ -22,7 +22,7 @@ from components.release import chart, dry_run, objects, record
 from components.release.api import Api, ApiError
 from components.release.chart import ChartError
 from components.release.rollout import Rollout, pending_text, watched
-from components.release.secret_values import marked, secrets_of
+from components.release.secret_values import marked, mask, secrets_of
 
 __all__ = ["Api", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
@@ -84,12 +84,17 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     notes: list[str] = []
-    recorded: list[dict[str, Any]] = []
+    recorded: list[dict[str, Any]] | None = []
     description = plain
     try:
         _refuse_dying_namespace(api, args.namespace)
         newest = record.newest(api, args.name, args.namespace)
+        base = newest
+        if newest is not None and newest.status != "deployed":
+            # Helm upgrades from the last one that was deployed, where there is one.
+            base = record.newest(api, args.name, args.namespace, "deployed") or newest
     except ApiError as error:
+        recorded = None
         notes.append(f"what Helm has stored was not checked: {error}")
     except ChartError:
         raise
@@ -98,8 +103,8 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         return ReleasePlan(args=args, api=api, description=plain, objects=rendered, notes=notes)
     else:
         if newest is not None:
-            recorded = newest.objects()
-            description, found = _describe(plain, newest, rendered)
+            recorded = (base or newest).objects()
+            description, found = _describe(plain, newest, rendered, secrets_of(args.values))
             notes += found
             if newest.is_pending:
                 notes.append(pending_text(newest, args.timeout, args.unlock_command, api.now()))
@@ -127,7 +132,9 @@ def _refuse_dying_namespace(api: Api, namespace: str) -> None:
         )
 
 
-def _describe(plain: str, newest: record.Record, rendered: list[dict[str, Any]]) -> tuple[str, list[str]]:
+def _describe(
+    plain: str, newest: record.Record, rendered: list[dict[str, Any]], secrets: list[str]
+) -> tuple[str, list[str]]:
     """The description to deploy with, and what was found that is not this stack's.
 
     The newest revision, if it is ours and has the same files, is repeated to the letter: no change.
@@ -141,19 +148,27 @@ def _describe(plain: str, newest: record.Record, rendered: list[dict[str, Any]])
     if newest.is_pending:
         return wanted, []
     differing = _differing(newest, rendered)
-    what = f"which differ: {', '.join(differing)}" if differing else "none of which differs"
+    made = f"on {newest.created:%Y-%m-%d %H:%M} UTC"
+    if newest.status == "failed" or newest.description.startswith("Rollback to "):
+        # Helm writes the same over a deployment of this stack that failed, and over somebody's.
+        made = f"made outside this stack or after a failed deployment {made}"
+    else:
+        made = f"made outside this stack {made}"
     note = (
-        f"revision {newest.revision}, made outside this stack on {newest.created:%Y-%m-%d %H:%M} UTC, is "
-        f"{newest.status} ({newest.description}) and will be replaced. "
-        f"Its objects against this stack's: {what}"
+        f"revision {newest.revision}, {made}, is {newest.status} ({mask(newest.description, secrets)}) and "
+        "will be replaced. "
     )
+    if differing:
+        note += f"What differs from this stack's: {', '.join(differing)}"
+    else:
+        note += "Its objects are those of this stack"
     return wanted, [note]
 
 
 def _differing(newest: record.Record, rendered: list[dict[str, Any]]) -> list[str]:
     def keyed(items: list[dict[str, Any]]) -> dict[dry_run.Key, dict[str, Any]]:
         return {
-            dry_run.key_of(item, newest.namespace): objects.without_chart_version(item)
+            dry_run.key_of(item, newest.namespace): objects.without_chart_version(dry_run.bare(item))
             for item in items
             if not dry_run.is_hook(item)
         }
@@ -165,7 +180,7 @@ def _differing(newest: record.Record, rendered: list[dict[str, Any]]) -> list[st
 
 
 def _ask(
-    args: ReleaseArgs, api: Api, rendered: list[dict[str, Any]], recorded: list[dict[str, Any]]
+    args: ReleaseArgs, api: Api, rendered: list[dict[str, Any]], recorded: list[dict[str, Any]] | None
 ) -> list[str]:
     opinion = dry_run.ask(api, rendered, recorded, args.name, args.namespace, secrets_of(args.values))
     if opinion.refusals:

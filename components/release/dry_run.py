@@ -1,15 +1,17 @@
 """The API server's opinion of what Helm is about to do, asked for without doing it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from components.release.api import Api, ApiError, Object, UnknownKindError
 from components.release.secret_values import mask
 
 DRY_RUN = {"dryRun": "All", "fieldManager": "helm", "fieldValidation": "Strict"}
 AT_ONCE = 8
+NOT_PERMITTED = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+)')
 
 Key = tuple[str, str, str, str]
 
@@ -24,11 +26,32 @@ class Opinion:
     """What could not be asked, and why."""
 
 
+class _UncheckedError(Exception):
+    """An object of which nothing can be said."""
+
+
 def key_of(item: Object, namespace: str) -> Key:
     """What makes an object the same object for Helm."""
     group = item["apiVersion"].rpartition("/")[0]
     meta = item["metadata"]
     return group, item["kind"], meta.get("namespace", namespace), meta.get("name", "")
+
+
+def bare(item: Object) -> Object:
+    """`item` as it may be compared: without its namespace, which `key_of` holds, and without nulls. The
+    provider's rendering names the one in every object and loses the others; Helm's record has both
+    where the chart has."""
+    meta = {k: v for k, v in item["metadata"].items() if k != "namespace"}
+    return cast(Object, _without_nulls({**item, "metadata": meta}))
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {k: _without_nulls(inner) for k, inner in value.items() if inner is not None}
+        case list():
+            return [_without_nulls(inner) for inner in value]
+    return value
 
 
 def is_hook(item: Object) -> bool:
@@ -38,7 +61,7 @@ def is_hook(item: Object) -> bool:
 def ask(
     api: Api,
     rendered: Iterable[Object],
-    recorded: Iterable[Object],
+    recorded: Iterable[Object] | None,
     name: str,
     namespace: str,
     secrets: list[str],
@@ -52,19 +75,22 @@ def ask(
     Args:
         api: of the cluster.
         rendered: the objects of the chart.
-        recorded: the objects of the newest revision.
+        recorded: the objects of the revision that Helm will upgrade from; None where they could not
+            be read, and then nothing is said of objects that this release has in the cluster.
         name: of the release.
         namespace: of the release.
         secrets: texts that must not be seen; the server's messages can quote them.
     """
-    before = {key_of(item, namespace): item for item in recorded}
+    before = {key_of(item, namespace): item for item in recorded or ()}
     brought = {kind for item in rendered if (kind := _kind_of_crd(item))}
     opinion = Opinion()
 
     def one(item: Object) -> None:
         label = f"{item['kind']} {item['metadata'].get('name', '')}"
         try:
-            _try(api, item, before.get(key_of(item, namespace)), name, namespace)
+            _try(api, item, before.get(key_of(item, namespace)), recorded is not None, name, namespace)
+        except _UncheckedError as error:
+            opinion.unchecked.append(f"{label}: {error}")
         except UnknownKindError as error:
             group = item["apiVersion"].rpartition("/")[0]
             if (group, item["kind"]) in brought:
@@ -76,7 +102,9 @@ def ask(
             if why_not:
                 opinion.unchecked.append(f"{label}: {mask(why_not, secrets)}")
             else:
-                opinion.refusals += [f"{label}: {mask(text, secrets)}" for text in _reasons(error, item)]
+                opinion.refusals += [
+                    f"{label}: {mask(text, secrets)}" for text in _reasons(error, item, namespace)
+                ]
         except Exception as error:  # no connection, no credentials
             opinion.unchecked.append(f"{label}: {type(error).__name__}")
 
@@ -87,11 +115,12 @@ def ask(
     return opinion
 
 
-def _try(api: Api, item: Object, before: Object | None, name: str, namespace: str) -> None:
+def _try(api: Api, item: Object, before: Object | None, has_record: bool, name: str, namespace: str) -> None:
+    """Try `item` as an update of `before`, as a new object, or as one that Helm takes over."""
     collection = api.collection(item, namespace)
     path = f"{collection}/{item['metadata'].get('name', '')}"
     if before is not None:
-        patch = difference(before, item)
+        patch = _update(bare(before), bare(item))
         if not patch:
             return
         try:
@@ -104,18 +133,23 @@ def _try(api: Api, item: Object, before: Object | None, name: str, namespace: st
     try:
         api.create(collection, item, **DRY_RUN)
     except ApiError as error:
-        if error.reason != "AlreadyExists" or item["kind"] == "CustomResourceDefinition":
-            if error.reason == "AlreadyExists":
-                return  # Helm leaves it as it is
+        if error.reason != "AlreadyExists":
             raise
-        meta = api.get(path)["metadata"]
-        owner = meta.get("annotations") or {}
-        if (
-            owner.get("meta.helm.sh/release-name"),
-            owner.get("meta.helm.sh/release-namespace"),
-        ) != (name, namespace):
-            raise ApiError(409, {"reason": "NotOwned", "message": _OWNED_BY_OTHERS}) from None
-        api.merge_patch(path, {k: v for k, v in item.items() if k != "status"}, **DRY_RUN)
+        if item["kind"] == "CustomResourceDefinition":
+            return  # Helm leaves it as it is
+    else:
+        return
+    live = api.get(path)
+    labels, notes = (live["metadata"].get(key) or {} for key in ("labels", "annotations"))
+    if (
+        labels.get("app.kubernetes.io/managed-by") != "Helm"
+        or notes.get("meta.helm.sh/release-name") != name
+        or notes.get("meta.helm.sh/release-namespace") != namespace
+    ):
+        raise ApiError(409, {"reason": "NotOwned", "message": _OWNED_BY_OTHERS})
+    if not has_record:
+        raise _UncheckedError("what Helm has stored of it could not be read")
+    api.merge_patch(path, _update({}, bare(item)), **DRY_RUN)
 
 
 _OWNED_BY_OTHERS = (
@@ -123,6 +157,16 @@ _OWNED_BY_OTHERS = (
     "annotations meta.helm.sh/release-name and meta.helm.sh/release-namespace and the label "
     "app.kubernetes.io/managed-by=Helm"
 )
+
+
+def _update(before: Object, after: Object) -> dict[str, Any]:
+    """What Helm sends. It uses Kubernetes' strategic merge, in which a Deployment's strategy alone keeps
+    no key that it is not given: `rollingUpdate` goes, though the server and not the chart has set it."""
+    patch = difference(before, after)
+    strategy = patch.get("spec", {}).get("strategy") if after["kind"] == "Deployment" else None
+    if strategy and "rollingUpdate" not in after["spec"]["strategy"]:
+        strategy["rollingUpdate"] = None
+    return patch
 
 
 def difference(before: Any, after: Any) -> dict[str, Any]:
@@ -149,8 +193,8 @@ def _kind_of_crd(item: Object) -> tuple[str, str] | None:
 def _not_an_opinion(error: ApiError) -> str:
     """Why an answer says nothing of the object; empty where it does."""
     text = error.message
-    if error.code == 403 and 'User "' in text and " cannot " in text:
-        return f"not permitted to ask ({text.partition(': ')[2] or text})"
+    if error.code == 403 and (found := NOT_PERMITTED.search(text)):
+        return f"not permitted to ask (user {found['user']} cannot {found['verb']} it)"
     if error.code == 401:
         return "the credentials were not accepted"
     if error.code == 404 and text.startswith("namespaces "):
@@ -162,16 +206,18 @@ def _not_an_opinion(error: ApiError) -> str:
     return ""
 
 
-def _reasons(error: ApiError, item: Object) -> list[str]:
+def _reasons(error: ApiError, item: Object, namespace: str) -> list[str]:
     """One text for each field that is refused."""
     texts = []
     for cause in error.causes:
         where, what = cause.get("field", ""), cause.get("message", "")
-        if "selector" in where and "immutable" in what:
-            kind, name = item["kind"].lower(), item["metadata"].get("name", "")
+        if "immutable" in what:  # the whole old value stands before that word
+            _, kind, space, name = key_of(item, namespace)
+            keep, how = ("the selector", " --cascade=orphan") if "selector" in where else ("it", "")
+            pods = " and leave its pods running" if how else ""
             what = (
-                "is immutable. Keep the selector, or delete the object first and leave its pods "
-                f"running: kubectl delete {kind} {name} --cascade=orphan"
+                f"is immutable. Keep {keep}, or delete the object first{pods}: "
+                f"kubectl delete {kind.lower()} {name} -n {space}{how}"
             )
-        texts.append(f"{where}: {what}")
+        texts.append(f"{where}: {what}" if where else what)
     return list(dict.fromkeys(texts)) or [error.message]

@@ -10,13 +10,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from components.release.api import Api, ApiError, Object
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """YAML as Helm reads it: a date is a text, and so is a bare `=`, which PyYAML cannot read."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
+        first: [(tag, form) for tag, form in rules if not tag.endswith((":timestamp", ":value"))]
+        for first, rules in _SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +54,7 @@ class Record:
 
     def objects(self) -> list[dict[str, Any]]:
         """The objects of `manifest`."""
-        documents = yaml.load_all(self.manifest, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        documents = yaml.load_all(self.manifest, Loader=_Loader)
         return [item for item in documents if item]
 
     def surely_dead(self, now: datetime, timeout: int) -> bool:
