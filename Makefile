@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python -m
 SOURCES := __main__.py settings.py components sandbox tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status down env test check format lock clean
+.PHONY: help up preview status down env test bench check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ env: $(VENV)/run ## Print the variables for kubectl, helm and pulumi: eval "$$(m
 
 test: $(VENV)/dev ## Run all tests, on a control plane of their own
 	@$(RUN) pytest $(ARGS)
+
+bench: $(VENV)/dev ## Measure what the release component costs; writes docs/bench.md
+	@$(RUN) tests.bench
 
 check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff check $(SOURCES)

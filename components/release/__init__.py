@@ -70,6 +70,8 @@ class ReleasePlan:
     """What Helm will record. It names the chart's files by a digest, and Pulumi compares it: so an
     edited template is a change, and so is a record that is not this stack's."""
     objects: list[dict[str, Any]]
+    secrets: list[str] = field(repr=False)
+    """Texts that must not be seen: those of `args.values`, and what stood there before."""
     notes: list[str]
     """What the user should know: a foreign revision, what could not be checked."""
 
@@ -83,6 +85,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     """
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+    secrets = secrets_of(args.values)
     notes: list[str] = []
     recorded: list[dict[str, Any]] | None = []
     description = plain
@@ -100,19 +103,27 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         raise
     except Exception as error:  # no connection, no credentials
         notes.append(f"the cluster could not be asked ({type(error).__name__}): nothing was checked there")
-        return ReleasePlan(args=args, api=api, description=plain, objects=rendered, notes=notes)
+        return ReleasePlan(
+            args=args, api=api, description=plain, objects=rendered, secrets=secrets, notes=notes
+        )
     else:
         if newest is not None:
             recorded = (base or newest).objects()
-            description, found = _describe(plain, newest, rendered, secrets_of(args.values))
+            # Those that are replaced may be in use elsewhere, and messages quote them as well.
+            secrets = secrets_of(args.values, newest.values)
+            description, found = _describe(plain, newest, rendered, secrets)
             notes += found
             if newest.is_pending:
                 notes.append(pending_text(newest, args.timeout, args.unlock_command, api.now()))
     if args.dry_run:
-        notes += _ask(args, api, rendered, recorded)
+        notes += _ask(args, api, rendered, recorded, secrets)
     if not args.show_objects:
         notes.append("objects are not shown; rows of objects that leave this view delete nothing")
-    return ReleasePlan(args=args, api=api, description=description, objects=rendered, notes=notes)
+    # Helm's description of a failure is the API server's message, which can quote a value.
+    notes = [mask(note, secrets) for note in notes]
+    return ReleasePlan(
+        args=args, api=api, description=description, objects=rendered, secrets=secrets, notes=notes
+    )
 
 
 def _refuse_dying_namespace(api: Api, namespace: str) -> None:
@@ -180,9 +191,13 @@ def _differing(newest: record.Record, rendered: list[dict[str, Any]]) -> list[st
 
 
 def _ask(
-    args: ReleaseArgs, api: Api, rendered: list[dict[str, Any]], recorded: list[dict[str, Any]] | None
+    args: ReleaseArgs,
+    api: Api,
+    rendered: list[dict[str, Any]],
+    recorded: list[dict[str, Any]] | None,
+    secrets: list[str],
 ) -> list[str]:
-    opinion = dry_run.ask(api, rendered, recorded, args.name, args.namespace, secrets_of(args.values))
+    opinion = dry_run.ask(api, rendered, recorded, args.name, args.namespace, secrets)
     if opinion.refusals:
         count = "1 object" if len(opinion.refusals) == 1 else f"{len(opinion.refusals)} objects or fields"
         raise ChartError(
@@ -205,7 +220,6 @@ class ChartRelease(pulumi.ComponentResource):
     def __init__(self, name: str, plan: ReleasePlan, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("helm:index:ChartRelease", name, None, opts)
         args = plan.args
-        secrets = secrets_of(args.values)
         for note in plan.notes:
             pulumi.log.info(note, self)
         rollout = Rollout(
@@ -213,7 +227,7 @@ class ChartRelease(pulumi.ComponentResource):
             name=args.name,
             namespace=args.namespace,
             objects=watched(plan.objects),
-            secrets=secrets,
+            secrets=plan.secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,
             unlock_command=args.unlock_command,
@@ -243,7 +257,7 @@ class ChartRelease(pulumi.ComponentResource):
                 release=release,
                 name=args.name,
                 namespace=args.namespace,
-                secrets=secrets,
+                secrets=plan.secrets,
             )
         self.status = release.status
         self.register_outputs({"status": release.status})

@@ -118,7 +118,8 @@ class Api:
         try:
             answer = response.json()
         except ValueError:
-            answer = {"message": response.text[:500]}
+            # Not the API server's; a part of it could be a part of a credential, which no mask finds.
+            answer = {"message": f"HTTP {response.status_code} {response.reason_phrase}".strip()}
         if not response.is_success:
             raise ApiError(response.status_code, answer)
         return cast(Object, answer)

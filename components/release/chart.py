@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,19 +67,36 @@ def render(
         "namespace": namespace,
         "values": plain(values),
     }
+    secrets = secrets_of(values)
     try:
-        answer = pulumi.runtime.invoke(
-            "kubernetes:helm:template",
-            {"jsonOpts": json.dumps(options)},
-            pulumi.InvokeOptions(provider=provider),
-        )
+        with _masked_debug_log(secrets):
+            answer = pulumi.runtime.invoke(
+                "kubernetes:helm:template",
+                {"jsonOpts": json.dumps(options)},
+                pulumi.InvokeOptions(provider=provider),
+            )
     except Exception as error:  # the SDK raises a bare Exception for every failed call
         text = str(error).split("failed to create chart from template: ")[-1]
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
-        raise ChartError(where + mask(text.strip(), secrets_of(values))) from None
+        raise ChartError(where + mask(text.strip(), secrets)) from None
     # The engine's wire has one type of number.
     return list(map_leaves((answer.value or {}).get("result", []), _whole))
+
+
+@contextmanager
+def _masked_debug_log(secrets: list[str]) -> Iterator[None]:
+    """The SDK logs the error of a failed call for `--debug`, and in every event log."""
+    log = pulumi.log.debug
+
+    def masked(message: str, *args: Any, **options: Any) -> None:
+        log(mask(message, secrets), *args, **options)
+
+    pulumi.log.debug = masked
+    try:
+        yield
+    finally:
+        pulumi.log.debug = log
 
 
 def _whole(leaf: Any) -> Any:

@@ -86,7 +86,7 @@ def ask(
     opinion = Opinion()
 
     def one(item: Object) -> None:
-        label = f"{item['kind']} {item['metadata'].get('name', '')}"
+        label = mask(f"{item['kind']} {item['metadata'].get('name', '')}", secrets)
         try:
             _try(api, item, before.get(key_of(item, namespace)), recorded is not None, name, namespace)
         except _UncheckedError as error:

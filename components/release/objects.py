@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.release.secret_values import forms, map_leaves
+from components.release.secret_values import holds, map_leaves, mask
 
 CHART_VERSION_LABELS = ("helm.sh/chart", "app.kubernetes.io/version")
 
@@ -40,7 +40,6 @@ def show(
         namespace: of the release, and of objects that name none.
         secrets: texts that must not be seen.
     """
-    hidden = tuple(form for secret in secrets for form in forms(secret))
     seen: Counter[tuple[str, str]] = Counter()
     children = []
     for item in objects:
@@ -50,6 +49,7 @@ def show(
         # A URN holds the types of the parents, not their names: without the release's name and
         # namespace the objects of two releases would be the same resource.
         full = "/".join([name, meta.get("namespace", namespace), meta.get("name", "unnamed")])
+        full = mask(full, secrets)
         seen[kind, full] += 1
         if seen[kind, full] > 1:  # a hook may share a name with another
             full += f"#{seen[kind, full]}"
@@ -58,21 +58,30 @@ def show(
         opts = pulumi.ResourceOptions(
             parent=release, depends_on=[release], protect=False, retain_on_delete=False
         )
-        children.append(KubernetesObject(kind, full, _marked(item, hidden), opts))
+        children.append(KubernetesObject(kind, full, _marked(item, secrets), opts))
     return children
 
 
-def _marked(item: Mapping[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
-    def hide_known(leaf: Any) -> Any:
-        known = isinstance(leaf, str) and any(form in leaf for form in hidden)
-        return pulumi.Output.secret(leaf) if known else leaf
-
+def _marked(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
     is_secret = item["kind"] == "Secret" and item["apiVersion"] == "v1"
     content = ("data", "stringData") if is_secret else ()
     return {
-        key: map_leaves(value, pulumi.Output.secret if key in content else hide_known)
+        key: map_leaves(value, pulumi.Output.secret) if key in content else _hidden(value, secrets)
         for key, value in without_chart_version(item).items()
     }
+
+
+def _hidden(value: Any, secrets: list[str]) -> Any:
+    """`value` with each text that holds one of `secrets` hidden; with a key that does, the whole mapping."""
+    match value:
+        case Mapping():
+            inner = {key: _hidden(item, secrets) for key, item in value.items()}
+            return pulumi.Output.secret(inner) if any(holds(str(key), secrets) for key in value) else inner
+        case list():
+            return [_hidden(item, secrets) for item in value]
+        case str() if holds(value, secrets):
+            return pulumi.Output.secret(value)
+    return value
 
 
 def without_chart_version(item: Mapping[str, Any]) -> dict[str, Any]:

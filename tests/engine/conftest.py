@@ -1,6 +1,7 @@
 """A project of its own for each test, deployed by the real engine to the tests' control plane."""
 
 import gc
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ class Run:
     output: str
     operations: dict[str, str]
     """URN to operation, of everything the engine planned."""
+    events: str = ""
+    """All that the engine reported, as it stands in its event log."""
 
     @property
     def changes(self) -> set[Change]:
@@ -112,8 +115,10 @@ class Project:
     def _run(self, command: str, **options: Any) -> Run:
         lines: list[str] = []
         operations: dict[str, str] = {}
+        events: list[str] = []
 
         def on_event(event: auto.events.EngineEvent) -> None:
+            events.append(json.dumps(event, default=vars))
             if event.resource_pre_event:
                 meta = event.resource_pre_event.metadata
                 operations[meta.urn] = meta.op.value
@@ -133,7 +138,7 @@ class Project:
             ok = True
         # The coroutines of a program that failed are thrown away here, not in the midst of a test.
         gc.collect()
-        return Run(ok=ok, output="\n".join(lines), operations=operations)
+        return Run(ok=ok, output="\n".join(lines), operations=operations, events="\n".join(events))
 
     def state(self) -> list[dict[str, Any]]:
         """The resources that the engine remembers."""

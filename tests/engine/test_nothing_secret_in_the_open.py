@@ -1,0 +1,364 @@
+"""A credential with every character that quoting changes goes everywhere, and is seen nowhere."""
+
+import base64
+import html
+import json
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pulumi
+import pytest
+from lightkube.resources.core_v1 import Namespace, Secret
+from pydantic import SecretStr
+
+from components.release import chart, dry_run, objects, rollout
+from components.release import secret_values as module
+from settings import Settings
+from tests.conftest import FOLDER
+from tests.engine.conftest import Project, Run
+
+# What quoting leaves as it is: whoever sees it has seen the credential, in whatever form.
+MARK = "kanariepiet7Qx"
+CANARY = f"""p"w'%2B+ü\\<&>€{MARK}=~"""
+URI = f"mongodb://app:{CANARY}@mongodb.invalid/mern"
+OTHER = f"-----BEGIN KEY-----\n{CANARY}\n{MARK}second\n-----END KEY-----\n"
+PARTS = {
+    "mern:mongodbUri": URI,
+    "mern:serverSecrets": json.dumps({"SESSION_KEY": CANARY, "SIGNING_KEY": OTHER}),
+    "mern:awsAccessKeyId": f"id-{CANARY}",
+    "mern:awsSecretAccessKey": CANARY,
+}
+
+
+def in_base64(text: str) -> list[str]:
+    """What base64 of anything with `text` in it contains: it can begin at three places."""
+    runs = []
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + text.encode()).decode()
+        runs.append(encoded[-(-before * 8 // 6) : (before + len(text)) * 8 // 6])
+    return runs
+
+
+# Twice: a Secret's data in base64 within Helm's or another's base64.
+FORMS = [MARK, *in_base64(MARK), *(twice for once in in_base64(MARK) for twice in in_base64(once))]
+
+
+def seen(text: str) -> list[str]:
+    return [text[max(0, text.index(form) - 60) :][:160] for form in FORMS if form in text]
+
+
+def seen_in_files(folder: Path) -> list[str]:
+    return [
+        str(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and seen(path.read_text(errors="replace"))
+    ]
+
+
+def everything(project: Project, run: Run) -> str:
+    """What a run shows and leaves: its output, its events, the state, the stack file."""
+    work = FOLDER / f"work/{project.stack}/Pulumi.{project.stack}.yaml"
+    return "\n".join([run.output, run.events, project.raw_state(), work.read_text()])
+
+
+@pytest.fixture
+def canary(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+    """The project with the canary as its credentials, in a namespace that is there."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    project.secrets = dict(PARTS)
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    project.configure(namespace={"mode": "existing"}, release={"timeout": 20})
+    return project
+
+
+class CommandLines(threading.Thread):
+    """Reads the arguments of every process on this machine, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.found: set[str] = set()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self.found.add(path.read_bytes().decode(errors="replace"))
+                except OSError:  # it has ended
+                    continue
+
+    def __enter__(self) -> "CommandLines":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_a_deployment_a_change_and_a_failure_show_and_leave_nothing(
+    canary: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.txt"
+    monkeypatch.setenv("RELEASE_REPORT_FILE", str(report))
+    with CommandLines() as arguments:
+        run = canary.up(diff=True)
+    assert run.ok, run.output
+    assert any("helm" in line or "pulumi" in line for line in arguments.found)
+    assert not seen("\n".join(arguments.found))
+    held = canary.get(Secret, "mern-server").data
+    assert base64.b64decode(held["SESSION_KEY"]).decode() == CANARY
+    assert "[secret]" in run.output
+    assert not seen(everything(canary, run))
+
+    # The next one: another credential, written to places where it does not belong, and a failure
+    # whose event quotes the old one and the new.
+    put_astray(canary)
+    canary.set_secret("mern:awsSecretAccessKey", f"new-{CANARY}")
+    preview = canary.preview(diff=True)
+    assert ("update", "Secret mern-python-script") in preview.object_changes
+    assert not seen(everything(canary, preview))
+    too_much(canary)
+    monkeypatch.setattr(rollout.Watch, "look", looking(canary, rollout.Watch.look))
+    run = canary.up(diff=True)
+    assert not run.ok
+    assert "Deployment mern-server: " in run.output
+    assert "could not use [secret] nor" in report.read_text()
+    assert not seen(everything(canary, run) + report.read_text())
+    monkeypatch.undo()
+    for folder in (FOLDER / "work", FOLDER / "state", canary.folder, tmp_path / "temporary"):
+        assert seen_in_files(folder) == []
+
+
+def looking(project: Project, look: Callable[[Any], str]) -> Callable[[Any], str]:
+    """`look`, after an event on the Deployment that quotes the credential in every way."""
+    text = f"could not use {CANARY} nor {json.dumps(CANARY)} nor {json.dumps(URI)} nor " + " nor ".join(
+        base64.b64encode((before + OTHER).encode()).decode() for before in ("", "a", "ab")
+    )
+
+    def quoting(watch: Any) -> str:
+        event = {
+            "metadata": {"generateName": "canary-"},
+            "involvedObject": {"kind": "Deployment", "name": "mern-server", "namespace": project.namespace},
+            "type": "Warning",
+            "reason": "Canary",
+            "message": text,
+        }
+        watch.api.create(f"/api/v1/namespaces/{project.namespace}/events", event)
+        return look(watch)
+
+    return quoting
+
+
+# -- charts that put it where it does not belong ------------------------------------------------------
+
+
+def put_astray(project: Project) -> None:
+    """As a value, amid a text, in base64 and as a key."""
+    project.edit(
+        "templates/mern-client.yaml",
+        "{{- include",
+        """---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: astray}
+data:
+  plain: {{ .Values.mernServer.secrets.SESSION_KEY | quote }}
+  amid: {{ printf "user:%s@host" .Values.mernServer.secrets.SESSION_KEY | quote }}
+  json: {{ toJson .Values.mernServer | quote }}
+  url: {{ printf "https://x/?k=%s" (urlquery .Values.mernServer.secrets.SESSION_KEY) | quote }}
+  base64: {{ printf "user:%s" .Values.mernServer.secrets.SESSION_KEY | b64enc | quote }}
+---
+{{- include""",
+    )
+    project.configure(values={"mernServer": {"replicas": 1}})
+
+
+def put_into_a_key(project: Project) -> None:
+    project.edit(
+        "templates/mern-client.yaml",
+        "{{- include",
+        """---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ print "astray-" .Values.mernServer.secrets.SESSION_KEY | quote }}
+  annotations:
+    {{ .Values.mernServer.secrets.SIGNING_KEY | b64enc | quote }}: "key"
+---
+{{- include""",
+    )
+    # The API server does not take such an object.
+    project.configure(release={"dryRun": False})
+
+
+def fail_with_it(project: Project) -> None:
+    project.edit(
+        "templates/validate.yaml",
+        "{{- with",
+        """{{- $server := .Values.mernServer }}
+{{- $encoded := b64enc (print "a" (toJson .Values.pythonScript)) }}
+{{- fail (printf "%s %q %s %s" $server.secrets.SESSION_KEY $server.mongodbUri (toJson $server) $encoded) }}
+{{- with""",
+    )
+
+
+def schema_quotes_it(project: Project) -> None:
+    project.edit("values.schema.json", '"type": "string", "minLength": 1 }', '"pattern": "^[0-9]+$" }')
+    path = project.folder / "chart/values.schema.json"
+    schema = json.loads(path.read_text())
+    schema["definitions"]["credential"] |= {"enum": ["a", "b"], "maxLength": 3}
+    path.write_text(json.dumps(schema))
+
+
+def api_server_refuses_it(project: Project) -> None:
+    project.edit(
+        "templates/mern-client.yaml",
+        "{{- include",
+        """---
+apiVersion: v1
+kind: Service
+metadata: {name: astray, labels: {secret: {{ .Values.mernServer.secrets.SESSION_KEY | quote }}}}
+spec:
+  type: {{ .Values.mernServer.mongodbUri | quote }}
+  ports: [{port: 80, name: {{ b64enc .Values.mernServer.secrets.SIGNING_KEY | quote }}}]
+---
+{{- include""",
+    )
+
+
+def too_much(project: Project) -> None:
+    big = {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}
+    project.configure(release={"timeout": 3}, values={"mernServer": {"resources": big}})
+
+
+# -- the masks, each taken out ------------------------------------------------------------------------
+
+
+def unmasked(text: str, secrets: list[str]) -> str:
+    return text
+
+
+REFUSALS = {
+    "a template that fails": (fail_with_it, "cannot be rendered", chart),
+    "a schema": (schema_quotes_it, "cannot be rendered", chart),
+    "the API server": (api_server_refuses_it, "the API server refuses", dry_run),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_only_a_mask_hides_it_in_a_refusal_of(
+    what: str, canary: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit, words, masked = REFUSALS[what]
+    edit(canary)
+    run = canary.preview()
+    assert not run.ok
+    assert words in run.output
+    assert "[secret]" in run.output
+    assert not seen(everything(canary, run))
+    monkeypatch.setattr(masked, "mask", unmasked)
+    run = canary.preview()
+    assert words in run.output
+    assert seen(run.output)
+
+
+def show_secrets_only(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
+    return dict(item) if item["kind"] == "Secret" else {}
+
+
+def test_values_and_objects_are_hidden_and_only_by_their_marks(
+    canary: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_astray(canary)
+    put_into_a_key(canary)
+    run = canary.preview(diff=True)
+    assert run.ok, run.output
+    assert not seen(everything(canary, run))
+    removals: list[Callable[[pytest.MonkeyPatch], None]] = [
+        lambda patch: patch.setattr("components.release.marked", module.plain),
+        lambda patch: patch.setattr(objects, "holds", lambda text, secrets: False),
+        lambda patch: patch.setattr(objects, "_marked", show_secrets_only),
+        lambda patch: patch.setattr(module, "_in_base64", lambda content: iter(())),
+    ]
+    for remove in removals:
+        with monkeypatch.context() as patch:
+            module._finders.cache_clear()
+            remove(patch)
+            run = canary.preview(diff=True)
+            assert seen(run.output + run.events), run.output
+    module._finders.cache_clear()
+
+
+def test_the_failure_report_is_masked_and_only_by_the_mask(
+    canary: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.txt"
+    monkeypatch.setenv("RELEASE_REPORT_FILE", str(report))
+    monkeypatch.setattr(rollout, "mask", unmasked)
+    monkeypatch.setattr(rollout.Watch, "look", looking(canary, rollout.Watch.look))
+    too_much(canary)
+    run = canary.up()
+    assert not run.ok
+    assert seen(run.output)
+    assert seen(report.read_text())
+
+
+# -- what the engine is not needed for ----------------------------------------------------------------
+
+
+def test_a_foreign_failure_that_quotes_an_old_credential_is_masked() -> None:
+    values = {"a": {"uri": SecretStr(URI), "keys": {"NEW": SecretStr("new-canary")}}}
+    recorded = {"a": {"uri": f"old-{CANARY}", "keys": {"GONE": OTHER}, "tag": "1"}, "b": MARK}
+    secrets = module.secrets_of(values, recorded)
+    assert set(secrets) == {URI, "new-canary", f"old-{CANARY}", OTHER}
+    message = f"Upgrade failed: Invalid value: {json.dumps(OTHER)}, not {json.dumps('old-' + CANARY)}"
+    assert module.mask(message, secrets).count("[secret]") == 2
+    assert not seen(module.mask(message, secrets))
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        str,
+        json.dumps,
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: json.dumps(text, ensure_ascii=False).replace("<", r"\u003c").replace("&", r"\u0026"),
+        lambda text: text.replace("'", "''"),
+        lambda text: "\n    | ".join(text.split("\n")),
+        html.escape,
+        quote,
+        quote_plus,
+        lambda text: quote(quote(text)),
+        lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="!'()*")),
+    ],
+)
+@pytest.mark.parametrize("secret", [URI, OTHER, CANARY])
+def test_no_way_of_quoting_hides_it_from_the_mask(quoted: Callable[[str], str], secret: str) -> None:
+    assert not seen(module.mask(f"see {quoted(secret)} there", [secret]))
+    assert module.holds(quoted(secret), [secret])
+    for before in ("", "a", "ab"):
+        encoded = base64.b64encode((before + secret + "c").encode()).decode()
+        assert not seen(module.mask(f"see {encoded} there", [secret]))
+
+
+def test_a_short_secret_does_not_hide_the_rest_of_a_text() -> None:
+    assert module.mask("replicas: 1", ["1"]) == "replicas: 1"
+
+
+@pytest.mark.parametrize(
+    "key", ["mongodbUri", "serverSecrets", "awsAccessKeyId", "values", "release", "nosuchkey"]
+)
+def test_no_fault_of_the_config_quotes_it(key: str) -> None:
+    for text in (CANARY, json.dumps(CANARY), json.dumps([CANARY]), json.dumps({"timeout": CANARY, "1": URI})):
+        with pytest.raises(pulumi.RunError) as fault:
+            Settings.parse({key: text}, set(), "staging")
+        assert not seen(str(fault.value))
