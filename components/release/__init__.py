@@ -21,13 +21,13 @@ from pulumi_kubernetes.helm.v3 import Release
 from components.release import chart, dry_run, objects, record
 from components.release.api import Api, ApiError
 from components.release.chart import ChartError
-from components.release.rollout import Rollout, pending_text, watched
+from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, secrets_of
 
 __all__ = ["Api", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
 # What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
-OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+)?")
+OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+|, installed \S+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,31 +83,55 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     """
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
-    notes: list[str] = []
+    description, notes = plain, list[str]()
     recorded: list[dict[str, Any]] = []
-    description = plain
     try:
         _refuse_dying_namespace(api, args.namespace)
         newest = record.newest(api, args.name, args.namespace)
-    except ApiError as error:
-        notes.append(f"what Helm has stored was not checked: {error}")
+        if newest is None:
+            # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
+            description = f"{plain}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
+        else:
+            description, notes = _describe(plain, newest, rendered)
+            notes += _pending(args, newest, api)
+            recorded = _basis(api, newest).objects()
     except ChartError:
         raise
+    except ApiError as error:
+        notes = [f"what Helm has stored was not checked: {error}"]
     except Exception as error:  # no connection, no credentials
-        notes.append(f"the cluster could not be asked ({type(error).__name__}): nothing was checked there")
+        notes = [f"the cluster could not be asked ({type(error).__name__}): nothing was checked there"]
         return ReleasePlan(args=args, api=api, description=plain, objects=rendered, notes=notes)
-    else:
-        if newest is not None:
-            recorded = newest.objects()
-            description, found = _describe(plain, newest, rendered)
-            notes += found
-            if newest.is_pending:
-                notes.append(pending_text(newest, args.timeout, args.unlock_command, api.now()))
     if args.dry_run:
         notes += _ask(args, api, rendered, recorded)
     if not args.show_objects:
         notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return ReleasePlan(args=args, api=api, description=description, objects=rendered, notes=notes)
+
+
+def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:
+    """What to say in a preview of what a run has left pending.
+
+    Raises:
+        ChartError: an `up` may not go on.
+    """
+    if not newest.is_pending:
+        return []
+    now = api.now()
+    mendable = is_mendable(newest, args.unlock_revision, args.timeout, now)
+    text = pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+    if pulumi.runtime.is_dry_run():
+        return [text]
+    if not mendable:
+        raise ChartError(text)
+    return []  # the mending says so itself
+
+
+def _basis(api: Api, newest: record.Record) -> record.Record:
+    """The revision that Helm upgrades from."""
+    if newest.status == "deployed":
+        return newest
+    return record.newest(api, newest.name, newest.namespace, "deployed") or newest
 
 
 def _refuse_dying_namespace(api: Api, namespace: str) -> None:
@@ -197,7 +221,7 @@ class ChartRelease(pulumi.ComponentResource):
             api=plan.api,
             name=args.name,
             namespace=args.namespace,
-            objects=watched(plan.objects),
+            objects=plan.objects,
             secrets=secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,

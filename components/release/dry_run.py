@@ -31,8 +31,14 @@ def key_of(item: Object, namespace: str) -> Key:
     return group, item["kind"], meta.get("namespace", namespace), meta.get("name", "")
 
 
+def hook_phases(item: Object) -> set[str]:
+    """When Helm runs `item` as a hook, as in `post-install`; empty for an object that is none."""
+    phases = (item["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
+    return {phase.strip() for phase in phases.split(",") if phase.strip()}
+
+
 def is_hook(item: Object) -> bool:
-    return "helm.sh/hook" in (item["metadata"].get("annotations") or {})
+    return bool(hook_phases(item))
 
 
 def ask(
