@@ -15,13 +15,13 @@ START_FAULTS = ("CreateContainerConfigError", "CreateContainerError", "RunContai
 
 # What to look at, by a word in what Kubernetes says; the first that fits.
 HINTS = {
+    "violates PodSecurity": "the namespace enforces a stricter Pod Security Standard than the pods keep",
     "runAsNonRoot": "the image runs as root, or as a user without a number: give it a numeric USER",
     "InvalidImageName": "the image's name is malformed",
     "ImagePullBackOff": "is the tag pushed, is the repository right, may the nodes pull it?",
     "ErrImagePull": "is the tag pushed, is the repository right, may the nodes pull it?",
     "OOMKilled": "it wants more memory than its limit",
     "exceeded quota": "ask for less, or raise the namespace's ResourceQuota",
-    "violates PodSecurity": "the namespace enforces a stricter Pod Security Standard than the pods keep",
     "Insufficient": "the nodes are full: ask for less, or add nodes",
 }
 
