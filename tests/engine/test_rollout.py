@@ -248,7 +248,7 @@ def test_a_run_after_the_deployment_that_fails_is_explained(project: Project) ->
         values={"pythonScript": {"runAfterDeployment": True, "backoffLimit": 0, **NOWHERE}},
     )
     ended = {"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
-    with kubelet(project, python_script=[(ended, "", "")]):
+    with kubelet(project, python_script_once=[(ended, "", "")]):
         run = project.up()
     assert not run.ok
     assert "waiting for mern-python-script-once 0/1 ready" in run.output
