@@ -6,7 +6,7 @@ gathered while Helm waits, and told when it has given up.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,10 @@ REPORT_VARIABLE = "RELEASE_REPORT_FILE"
 """Names a file that the failure report is written to as well, for CI."""
 
 LOCKED = "another operation (install/upgrade/rollback) is in progress"
+
+
+class RefusalError(Exception):
+    """Why a deployment may not go on, for the user."""
 
 
 @dataclass(kw_only=True)
@@ -56,73 +60,69 @@ class Rollout:
         )
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
-        await asyncio.to_thread(self._refuse_a_taken_name)
+        await self._ask(self._refuse_a_taken_name)
         await self._begin()
 
     async def _before_update(self, _: pulumi.ResourceHookArgs) -> None:
-        await asyncio.to_thread(self._refuse_what_is_gone)
+        await self._ask(self._refuse_what_is_gone)
         await self._begin()
 
-    def _refuse_a_taken_name(self) -> None:
+    async def _begin(self) -> None:
+        if not pulumi.runtime.is_dry_run():
+            if mended := await self._ask(self._mend):
+                pulumi.log.info(mended, self.component)
+            self._watch = Watch(rollout=self)
+            self._watch.start()
+
+    async def _ask(self, question: Callable[[], str]) -> str:
+        """Ask the API server, in a thread, where nothing may be logged. A question that has no answer
+        is a warning: Helm will find out."""
+        try:
+            return await asyncio.to_thread(question)
+        except RefusalError:
+            raise
+        except Exception as error:
+            pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
+            return ""
+
+    def _refuse_a_taken_name(self) -> str:
         # Not only the newest: over a failed upgrade Helm would install, and uninstall it all again
         # if that failed.
-        taken = self._read("deployed")
+        taken = record.newest(self.api, self.name, self.namespace, "deployed")
         if taken is not None:
-            raise RuntimeError(
+            raise RefusalError(
                 f"release {self.name} in namespace {self.namespace} exists already: revision "
                 f"{taken.revision} ({taken.description}) of {_day(taken.created)} is not in this stack's "
                 f"state. Remove it by `helm uninstall {self.name} -n {self.namespace}`, or take it over by "
                 "`pulumi import`."
             )
+        return ""
 
-    def _refuse_what_is_gone(self) -> None:
-        try:
-            gone = not record.status(self.api, self.name, self.namespace)
-        except Exception as error:
-            self._warn(error)
-            return
-        if gone:
-            raise RuntimeError(
+    def _refuse_what_is_gone(self) -> str:
+        if not record.status(self.api, self.name, self.namespace):
+            raise RefusalError(
                 f"release {self.name} in namespace {self.namespace} is gone: it was uninstalled outside "
                 "this stack. `pulumi refresh` takes note of that; the next `pulumi up` installs it anew."
             )
+        return ""
 
-    def _read(self, status: str = "") -> record.Record | None:
-        try:
-            return record.newest(self.api, self.name, self.namespace, status)
-        except Exception as error:
-            self._warn(error)
-            return None
-
-    def _warn(self, error: Exception) -> None:
-        pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
-
-    async def _begin(self) -> None:
-        if not pulumi.runtime.is_dry_run():
-            await asyncio.to_thread(self._mend)
-            self._watch = Watch(self)
-            await self._watch.start()
-
-    def _mend(self) -> None:
-        """Mark what a killed run has left pending failed, so that Helm goes on.
+    def _mend(self) -> str:
+        """Mark what a killed run has left pending failed, so that Helm goes on; what was done.
 
         Raises:
-            RuntimeError: the run may be alive.
+            RefusalError: the run may be alive.
         """
-        found = self._read()
+        found = record.newest(self.api, self.name, self.namespace)
         if found is None or not found.is_pending:
-            return
+            return ""
         now = self.api.now()
         if not is_mendable(found, self.unlock_revision, self.timeout, now):
-            raise RuntimeError(pending_text(found, False, self.timeout, self.unlock_command, now))
+            raise RefusalError(pending_text(found, False, self.timeout, self.unlock_command, now))
         if not record.mark_failed(self.api, found):
-            raise RuntimeError(
-                f"revision {found.revision} has just been changed: its run is alive. Wait for it."
-            )
-        pulumi.log.info(
+            raise RefusalError(f"revision {found.revision} has just changed: its run is alive. Wait for it.")
+        return (
             f"revision {found.revision} was left {found.status} by a run that was killed: marked failed, "
-            "and this deployment goes on",
-            self.component,
+            "and this deployment goes on"
         )
 
     async def _after(self, _: pulumi.ResourceHookArgs) -> None:
@@ -182,7 +182,7 @@ class Rollout:
         return "Now serving: nothing; Helm has removed what this first installation had made."
 
 
-@dataclass(kw_only=False)
+@dataclass(kw_only=True)
 class Watch:
     """Looks at the workloads while Helm waits; remembers what kept them from becoming ready."""
 
@@ -194,12 +194,8 @@ class Watch:
     _began: datetime | None = None
     _task: "asyncio.Task[None] | None" = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Look every second, and show what Helm waits for whenever it changes."""
-        try:
-            self._began = await asyncio.to_thread(self.rollout.api.now)
-        except Exception as error:
-            self.rollout._warn(error)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
@@ -210,6 +206,8 @@ class Watch:
     def look(self) -> str:
         """What Helm waits for now, in words; empty where there is nothing to say."""
         rollout = self.rollout
+        if self._began is None:
+            self._began = rollout.api.now()
         workloads = observe(rollout.api, watched(rollout.objects), rollout.namespace, self._began)
         # Asked for after the pods: while Helm still waits, none of them is of its rollback.
         status = record.status(rollout.api, rollout.name, rollout.namespace)

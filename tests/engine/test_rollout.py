@@ -290,7 +290,10 @@ def killed_up(project: Project, when: str) -> None:
     log = project.folder / "killed.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, json.dumps(project.secrets)], cwd=PROJECT, stdout=output, stderr=output
+            [*command, json.dumps(project.secrets)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=output,
+            stderr=output,
         )
     try:
         until(lambda: status(project) == when or process.poll() is not None)
