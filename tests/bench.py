@@ -252,8 +252,8 @@ def main() -> None:
     PAGE.write_text(
         f"""# What the release component costs
 
-Written by `make bench`: this project's release (rendering, rows, Helm's record, dry run, hooks) against the
-same program with a bare `helm.v3.Release`, in turn on one control plane; medians of {ROUNDS} rounds, in seconds
+Written by `make bench`: this release (rendering, rows, Helm's record, dry run, hooks) against the
+same program with a bare `helm.v3.Release`, in turn on one control plane; medians of {ROUNDS} rounds, seconds
 of `pulumi preview` and `pulumi up --skip-preview`.
 
 {text}

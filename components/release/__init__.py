@@ -21,13 +21,13 @@ from pulumi_kubernetes.helm.v3 import Release
 from components.release import chart, dry_run, objects, record
 from components.release.api import Api, ApiError
 from components.release.chart import ChartError
-from components.release.rollout import Rollout, pending_text, watched
+from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, mask, secrets_of
 
 __all__ = ["Api", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
 # What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
-OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+)?")
+OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+|, installed \S+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,35 +86,30 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     secrets = secrets_of(args.values)
-    notes: list[str] = []
+    description, notes = plain, list[str]()
     recorded: list[dict[str, Any]] | None = []
-    description = plain
     try:
         _refuse_dying_namespace(api, args.namespace)
         newest = record.newest(api, args.name, args.namespace)
-        base = newest
-        if newest is not None and newest.status != "deployed":
-            # Helm upgrades from the last one that was deployed, where there is one.
-            base = record.newest(api, args.name, args.namespace, "deployed") or newest
-    except ApiError as error:
-        recorded = None
-        notes.append(f"what Helm has stored was not checked: {error}")
+        if newest is None:
+            # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
+            description = f"{plain}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
+        else:
+            # Those that are replaced may be in use elsewhere, and messages quote them as well.
+            secrets = secrets_of(args.values, newest.values)
+            description, notes = _describe(plain, newest, rendered, secrets)
+            notes += _pending(args, newest, api)
+            recorded = _basis(api, newest).objects()
     except ChartError:
         raise
+    except ApiError as error:
+        recorded = None
+        notes = [f"what Helm has stored was not checked: {error}"]
     except Exception as error:  # no connection, no credentials
-        notes.append(f"the cluster could not be asked ({type(error).__name__}): nothing was checked there")
+        notes = [f"the cluster could not be asked ({type(error).__name__}): nothing was checked there"]
         return ReleasePlan(
             args=args, api=api, description=plain, objects=rendered, secrets=secrets, notes=notes
         )
-    else:
-        if newest is not None:
-            recorded = (base or newest).objects()
-            # Those that are replaced may be in use elsewhere, and messages quote them as well.
-            secrets = secrets_of(args.values, newest.values)
-            description, found = _describe(plain, newest, rendered, secrets)
-            notes += found
-            if newest.is_pending:
-                notes.append(pending_text(newest, args.timeout, args.unlock_command, api.now()))
     if args.dry_run:
         notes += _ask(args, api, rendered, recorded, secrets)
     if not args.show_objects:
@@ -124,6 +119,31 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     return ReleasePlan(
         args=args, api=api, description=description, objects=rendered, secrets=secrets, notes=notes
     )
+
+
+def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:
+    """What to say in a preview of what a run has left pending.
+
+    Raises:
+        ChartError: an `up` may not go on.
+    """
+    if not newest.is_pending:
+        return []
+    now = api.now()
+    mendable = is_mendable(newest, args.unlock_revision, args.timeout, now)
+    text = pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+    if pulumi.runtime.is_dry_run():
+        return [text]
+    if not mendable:
+        raise ChartError(text)
+    return []  # the mending says so itself
+
+
+def _basis(api: Api, newest: record.Record) -> record.Record:
+    """The revision that Helm upgrades from."""
+    if newest.status == "deployed":
+        return newest
+    return record.newest(api, newest.name, newest.namespace, "deployed") or newest
 
 
 def _refuse_dying_namespace(api: Api, namespace: str) -> None:
@@ -226,7 +246,7 @@ class ChartRelease(pulumi.ComponentResource):
             api=plan.api,
             name=args.name,
             namespace=args.namespace,
-            objects=watched(plan.objects),
+            objects=plan.objects,
             secrets=plan.secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,

@@ -54,8 +54,14 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def hook_phases(item: Object) -> set[str]:
+    """When Helm runs `item` as a hook, as in `post-install`; empty for an object that is none."""
+    phases = (item["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
+    return {phase.strip() for phase in phases.split(",") if phase.strip()}
+
+
 def is_hook(item: Object) -> bool:
-    return "helm.sh/hook" in (item["metadata"].get("annotations") or {})
+    return bool(hook_phases(item))
 
 
 def ask(

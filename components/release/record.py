@@ -63,6 +63,15 @@ class Record:
         return self.is_pending and now - self.created > timedelta(seconds=2 * timeout)
 
 
+def status(api: Api, name: str, namespace: str) -> str:
+    """The status of the newest revision of release `name`, empty where there is none.
+
+    Raises: as `newest`.
+    """
+    labels = _labels_of_revisions(api, name, namespace)
+    return str(labels[max(labels)]["status"]) if labels else ""
+
+
 def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | None:
     """The newest revision of release `name` (with `status`, where given), None where there is none.
 
@@ -70,43 +79,62 @@ def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | No
         ApiError: the API server refused the question.
         Exception: it could not be asked (no connection, no credentials).
     """
-    labels = f"owner=helm,name={name}" + (f",status={status}" if status else "")
-    path = f"/api/v1/namespaces/{namespace}/secrets"
-    # Names first: a revision can be a megabyte, and Helm keeps several.
-    listed = api.get(path, METADATA_ONLY, labelSelector=labels).get("items") or []
-    revisions = {int(item["metadata"]["labels"]["version"]): item["metadata"]["name"] for item in listed}
+    revisions = _labels_of_revisions(api, name, namespace, status)
     if not revisions:
         return None
     try:
-        return _decode(api.get(f"{path}/{revisions[max(revisions)]}"))
+        return _decode(api.get(_path(name, namespace, max(revisions))))
     except ApiError as error:
         if error.code == 404:  # gone since the list was made
             return newest(api, name, namespace, status)
         raise
 
 
-def mark_failed(api: Api, record: Record) -> None:
+def _labels_of_revisions(
+    api: Api, name: str, namespace: str, status: str = ""
+) -> dict[int, Mapping[str, str]]:
+    """Of each revision what its Secret's labels say: a revision can be a megabyte, and Helm keeps
+    several."""
+    wanted = f"owner=helm,name={name}" + (f",status={status}" if status else "")
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    listed = api.get(path, METADATA_ONLY, labelSelector=wanted).get("items") or []
+    labels = [item["metadata"]["labels"] for item in listed]
+    return {int(each["version"]): each for each in labels}
+
+
+def mark_failed(api: Api, record: Record) -> bool:
     """Let Helm go on after a killed run: what it left pending is marked failed. Nothing is deleted,
-    and the next upgrade starts from the last deployed revision."""
-    path = f"/api/v1/namespaces/{record.namespace}/secrets/{_secret_name(record)}"
+    and the next upgrade starts from the last deployed revision.
+
+    Returns False where `record` is out of date: its run is alive after all.
+    """
+    path = _path(record.name, record.namespace, record.revision)
     secret = api.get(path)
     release = _release(secret)
+    if release["info"]["status"] != record.status:
+        return False
     release["info"]["status"] = "failed"
     release["info"]["description"] = f"Left {record.status} by a run that was killed"
     packed = base64.b64encode(gzip.compress(json.dumps(release).encode())).decode()
     patch = {
         "metadata": {
             "labels": {"status": "failed"},
-            # Refused if the run is alive after all and has just written it.
+            # Refused when somebody has written it since it was read.
             "resourceVersion": secret["metadata"]["resourceVersion"],
         },
         "data": {"release": base64.b64encode(packed.encode()).decode()},
     }
-    api.merge_patch(path, patch)
+    try:
+        api.merge_patch(path, patch)
+    except ApiError as error:
+        if error.reason == "Conflict":
+            return False
+        raise
+    return True
 
 
-def _secret_name(record: Record) -> str:
-    return f"sh.helm.release.v1.{record.name}.v{record.revision}"
+def _path(name: str, namespace: str, revision: int) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.{name}.v{revision}"
 
 
 def _release(secret: Object) -> dict[str, Any]:

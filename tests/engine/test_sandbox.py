@@ -20,6 +20,11 @@ from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
 
 
+def interruptible() -> None:
+    """As in a terminal: a job in the background inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Clone:
     """A copy of the project, and its sandbox."""
 
@@ -38,7 +43,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=before,  # noqa: PLW1509 - this process has no threads that matter here
+            preexec_fn=before or interruptible,  # noqa: PLW1509 - no threads here that matter
         )
 
     def run(self, command: str, before: Callable[[], None] | None = None) -> tuple[int, str]:

@@ -1,0 +1,435 @@
+"""Deployments that wait, fail or are killed, on the real engine: what a user reads, and that it mends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import ConfigMap, Namespace, ResourceQuota
+
+from components.release.api import Api
+from components.release.record import newest
+from sandbox.engine import PROJECT
+from tests.conftest import FOLDER
+from tests.engine.conftest import Project
+
+NOWHERE = {"nodeSelector": {"no": "node"}}
+TOO_BIG = {"resources": {"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}}
+FITTING = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
+
+
+def api(project: Project) -> Api:
+    return Api(yaml.safe_load(project.cluster.kubeconfig.read_text()))
+
+
+def status(project: Project) -> str:
+    found = newest(api(project), "mern", project.namespace)
+    return f"{found.revision} {found.status}" if found else ""
+
+
+def until(condition: Callable[[], Any], seconds: float = 40) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.02)
+
+
+def make_namespace(project: Project, **labels: str) -> None:
+    meta = {"name": project.namespace, "labels": labels}
+    project.cluster.client.create(Namespace.from_dict({"metadata": meta}))
+    project.configure(namespace={"mode": "existing"})
+
+
+def helm(project: Project, *arguments: str) -> int:
+    command = ["helm", *arguments, "--namespace", project.namespace]
+    return subprocess.run(command, env=project.cluster.env, check=False, capture_output=True).returncode
+
+
+def progress(output: str) -> list[str]:
+    """What the engine showed while Helm was at work, without the row it stands in."""
+    return re.findall(r"(?:waiting for|not ready in time).*", output)
+
+
+# -- progress and failure reports -----------------------------------------------------------------
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+RUNNING = {"state": {"running": {}}, "started": True}
+CRASHED = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    "restartCount": 3,
+}
+
+Told = tuple[dict[str, Any], str, str]
+"""A container's status, and the reason and message of an event."""
+
+
+@contextmanager
+def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
+    """Plays the kubelet for pods that no node takes: gives each pod of a container one of the states.
+
+    They are bound to a node that is none, so that neither kwok nor the scheduler cares for them, once
+    that has said that it found none.
+    """
+    server, stop = api(project), threading.Event()
+    pods = f"/api/v1/namespaces/{project.namespace}/pods"
+
+    def give(pod: dict[str, Any], container: str, state: Told) -> None:
+        name = pod["metadata"]["name"]
+        status, reason, message = state
+        server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "nowhere"}})
+        base = {
+            "name": container,
+            "image": "example.com/it:2",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+        }
+        ended = status.get("state", {}).get("terminated")
+        phase = "Failed" if ended else "Running" if "running" in status.get("state", {}) else "Pending"
+        server.merge_patch(
+            f"{pods}/{name}/status", {"status": {"phase": phase, "containerStatuses": [base | status]}}
+        )
+        if reason:
+            event = {
+                "metadata": {"generateName": "kubelet-"},
+                "involvedObject": {"kind": "Pod", "name": name, "namespace": project.namespace},
+                "type": "Warning",
+                "reason": reason,
+                "message": message,
+                "lastTimestamp": server.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+            server.create(f"/api/v1/namespaces/{project.namespace}/events", event)
+
+    def work() -> None:
+        left = {container: list(states) for container, states in told.items()}
+        while not stop.wait(0.1):
+            for pod in server.items(pods):
+                container = pod["spec"]["containers"][0]["name"].replace("-", "_")
+                given_up = "PodScheduled" in str(pod["status"].get("conditions"))
+                if given_up and not pod["spec"].get("nodeName") and left.get(container):
+                    give(dict(pod), pod["spec"]["containers"][0]["name"], left[container].pop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_failed_first_installation_names_every_cause_and_leaves_nothing(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEASE_REPORT_FILE", str(tmp_path / "report"))
+    make_namespace(project)
+    project.configure(
+        release={"timeout": 5},
+        values={"mernClient": {"replicas": 3, **NOWHERE}, "mernServer": {"replicas": 3, **NOWHERE}},
+    )
+    uri = project.secrets["mern:mongodbUri"]
+    with kubelet(
+        project,
+        client=[
+            (waiting("ImagePullBackOff", "Back-off"), "Failed", "Failed to pull image: 2: not found"),
+            (waiting("CreateContainerConfigError", "container has runAsNonRoot and image is root"), "", ""),
+            (CRASHED, "BackOff", "Back-off restarting failed container"),
+        ],
+        server=[
+            (RUNNING, "Unhealthy", f"Startup probe failed: cannot reach {uri}"),
+            (RUNNING, "", ""),
+            (waiting("ContainerCreating", ""), "FailedMount", 'secret "tls" not found'),
+        ],
+    ):
+        run = project.up()
+    assert not run.ok
+    for text in (
+        "Deployment mern-client: 0 of 3 ready",
+        "1 pod cannot pull the image: ImagePullBackOff example.com/it:2; Failed: Failed to pull image: 2: no",
+        "1 pod cannot start the container: CreateContainerConfigError of client; container has runAsNonRoot",
+        "the image runs as root",
+        "1 pod crashing: container client ended with exit code 137, restarted 3 times; OOMKilled",
+        "Deployment mern-server: 0 of 3 ready",
+        "1 pod failing the probe: Unhealthy: Startup probe failed: cannot reach [secret]",
+        "1 pod not ready yet",
+        '1 pod starting: FailedMount: secret "tls" not found',
+        "Now serving: nothing; Helm has removed what this first installation had made.",
+        "Next: mend the cause and run `pulumi up` again; there is nothing to clean up.",
+    ):
+        assert text in run.output
+    report = (tmp_path / "report").read_text()
+    assert report.startswith(f"release mern in namespace {project.namespace} was not deployed")
+    assert all(line.strip() in run.output for line in report.splitlines())
+    assert uri not in run.output + report
+    assert progress(run.output)[-1] == "not ready in time: Helm removes what it installed" or (
+        "waiting for mern-client 0/3 ready" in progress(run.output)[-1]  # that was quick
+    )
+    assert project.list(Deployment) == []
+    assert status(project) == ""
+
+    project.configure(values=None)
+    project.configure(release={"timeout": 30})
+    run = project.up()
+    assert run.ok, run.output
+
+
+def test_a_failed_upgrade_shows_what_it_waits_for_and_says_what_serves(project: Project) -> None:
+    assert project.up().ok
+    memory = {"requests.memory": "1100Mi"}  # 2 x 128 + 2 x 256 are used, and 128 are needed for a client
+    quota = ResourceQuota.from_dict({"metadata": {"name": "memory"}, "spec": {"hard": memory}})
+    project.cluster.client.create(quota, namespace=project.namespace)
+    project.configure(
+        release={"timeout": 5},
+        values={
+            "mernClient": {"replicas": 3, **TOO_BIG},
+            "mernServer": {"resources": {"requests": {"memory": "512Mi"}}},
+        },
+    )
+    run = project.up()
+    assert not run.ok
+    shown = progress(run.output)
+    assert any("mern-client 0/3 ready, 1 pod cannot be scheduled" in line for line in shown)
+    assert any("mern-server 0/2 ready, pods are refused" in line for line in shown)
+    assert all(one != other for one, other in pairwise(shown)), shown
+    for text in (
+        "Deployment mern-client: 0 of 3 ready",
+        "1 pod cannot be scheduled: 0/2 nodes are available: 2 Insufficient cpu.",
+        "[pod mern-client-",
+        "Deployment mern-server: 0 of 2 ready",
+        "pods are refused: pods",
+        "exceeded quota: memory, requested: requests.memory=512Mi",
+        "Now serving: revision 3 (Rollback to 1) of ",
+        "mern-client 2/2 ready, mern-server 2/2 ready.",
+        "Next: mend the cause and run `pulumi up` again",
+    ):
+        assert text in run.output
+    assert "Traceback" not in run.output
+
+    project.cluster.client.delete(ResourceQuota, "memory", namespace=project.namespace)
+    project.configure(release={"timeout": 30}, values={"mernClient": FITTING})
+    run = project.up()
+    assert run.ok, run.output
+    assert "exceeded quota" not in run.output
+    assert project.up().changes == set()
+
+
+def test_pods_that_the_namespace_refuses_are_told_with_the_rule(project: Project) -> None:
+    make_namespace(project, **{"pod-security.kubernetes.io/enforce": "restricted"})
+    project.configure(release={"timeout": 3}, values={"podSecurity": "baseline"})
+    run = project.up()
+    assert not run.ok
+    assert "waiting for mern-client 0/2 ready, pods are refused; mern-server 0/2 ready, pods are refused" in (
+        run.output
+    )
+    assert re.search(r'pods are refused: pods "mern-client-.*violates PodSecurity "restricted', run.output)
+    assert "the namespace enforces a stricter Pod Security Standard than the pods keep" in run.output
+
+
+def test_a_run_after_the_deployment_that_fails_is_explained(project: Project) -> None:
+    project.configure(
+        release={"timeout": 8},
+        values={"pythonScript": {"runAfterDeployment": True, "backoffLimit": 0, **NOWHERE}},
+    )
+    ended = {"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
+    with kubelet(project, python_script_once=[(ended, "", "")]):
+        run = project.up()
+    assert not run.ok
+    assert "waiting for mern-python-script-once 0/1 ready" in run.output
+    assert "Job mern-python-script-once: 0 of 1 ready" in run.output
+    assert "ended with exit code 3; Error" in run.output
+    assert "Now serving: nothing" in run.output
+
+
+# -- runs that were killed ------------------------------------------------------------------------
+
+UP = """
+import json, sys
+from pathlib import Path
+from sandbox.engine import Engine
+folder, project, stack, secrets = sys.argv[1:]
+engine = Engine(folder=Path(folder), tools=Path(folder) / "bin", project=Path(project))
+engine.stack(stack, json.loads(secrets)).up(on_output=print)
+"""
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that it started, itself first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def killed_up(project: Project, when: str) -> None:
+    """Run `up` in processes of its own, and kill them all when the record has status `when`."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc to find what the engine has started")
+    command = [sys.executable, "-c", UP, str(FOLDER), str(project.folder), project.stack]
+    log = project.folder / "killed.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, json.dumps(project.secrets)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(lambda: status(project) == when or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+    finally:
+        for pid in family(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert status(project) == when
+
+
+def unlock(project: Project, revision: int) -> None:
+    project.configure(release={"unlockRevision": revision})
+
+
+def test_an_upgrade_that_was_killed_is_recognised_and_mended(project: Project) -> None:
+    assert project.up().ok
+    project.configure(values={"mernServer": TOO_BIG})
+    killed_up(project, "2 pending-upgrade")
+
+    preview = project.preview()
+    assert preview.ok, preview.output
+    command = f"pulumi config set --path 'mern:release.unlockRevision' 2 --stack {project.stack}"
+    said = r"revision 2 of release mern has been pending-upgrade for \d+ s: a run is at work on it, or was"
+    assert re.search(said, preview.output)
+    assert re.search(r"run `pulumi up` again in \d+ s, or at once after\n", preview.output)
+    assert command in preview.output
+
+    unlock(project, 1)
+    refused = project.up()
+    assert not refused.ok
+    assert re.search(said, refused.output)
+    assert command in refused.output
+    assert "Traceback" not in refused.output
+    assert status(project) == "2 pending-upgrade"
+    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
+
+    unlock(project, 2)
+    project.configure(values={"mernServer": {**FITTING, "replicas": 3}})
+    assert "its run was killed. `pulumi up` marks it failed and goes on." in project.preview().output
+    run = project.up()
+    assert run.ok, run.output
+    assert "revision 2 was left pending-upgrade by a run that was killed: marked failed" in run.output
+    assert status(project) == "3 deployed"
+    assert project.get(Deployment, "mern-server").status.availableReplicas == 3
+    assert project.up().changes == set()
+
+
+def test_a_first_installation_that_was_killed_is_mended_and_goes_on(project: Project) -> None:
+    project.configure(values={"mernServer": TOO_BIG})
+    killed_up(project, "1 pending-install")
+    assert not project.up().ok
+    assert status(project) == "1 pending-install"
+    unlock(project, 1)
+    project.configure(values={"mernServer": FITTING})
+    run = project.up()
+    assert run.ok, run.output
+    assert status(project) == "2 deployed"
+    again = project.up()
+    assert again.ok, again.output
+    assert again.changes == set()
+    assert "pending" not in again.output
+
+
+def test_a_rollback_that_was_killed_is_mended_by_its_age_alone(project: Project) -> None:
+    assert project.up().ok
+    project.configure(release={"timeout": 5}, values={"mernServer": TOO_BIG})
+    killed_up(project, "3 pending-rollback")
+    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
+    found = newest(api(project), "mern", project.namespace)
+    assert found
+    until(lambda: found.surely_dead(api(project).now(), 5))
+    assert "3 of release mern has been pending-rollback" in project.preview().output
+    project.configure(values={"mernServer": FITTING})
+    run = project.up()
+    assert run.ok, run.output
+    assert status(project) == "4 deployed"
+    assert project.up().changes == set()
+
+
+# -- what others did ------------------------------------------------------------------------------
+
+
+def test_a_release_of_somebody_else_under_that_name_is_left_alone(project: Project) -> None:
+    make_namespace(project)
+    values = project.folder / "values.yaml"
+    uri = "mongodb://somebody.invalid/else"
+    values.write_text(
+        yaml.safe_dump({"mernServer": {"mongodbUri": uri}, "pythonScript": {"mongodbUri": uri}})
+    )
+    given = ("mern", str(project.folder / "chart"), "--values", str(values))
+    assert helm(project, "install", *given) == 0
+    # Over a failed revision Helm itself would install.
+    more = ("--set", "mernServer.nodeSelector.no=node", "--wait", "--timeout", "1s")
+    assert helm(project, "upgrade", *given, *more) != 0
+    before = status(project)
+    assert before == "2 failed"
+    for run in (project.preview(), project.up()):
+        assert not run.ok
+        assert f"release mern in namespace {project.namespace} exists already: revision 1" in run.output
+        assert f"helm uninstall mern -n {project.namespace}" in run.output
+        assert "Traceback" not in run.output
+        assert "somebody.invalid" not in run.output
+    assert status(project) == before
+    assert project.destroy().ok
+
+
+def test_a_release_that_was_uninstalled_by_hand_is_missed_and_installed_after_a_refresh(
+    project: Project,
+) -> None:
+    assert project.up().ok
+    assert helm(project, "uninstall", "mern") == 0
+    for run in (project.preview(), project.up()):
+        assert not run.ok
+        assert "is gone: it was uninstalled outside this stack. `pulumi refresh` takes note" in run.output
+        assert "Traceback" not in run.output
+    assert project.refresh().ok
+    run = project.up()
+    assert run.ok, run.output
+    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
+    assert project.up().changes == set()
+
+
+def test_a_namespace_that_is_being_deleted_is_refused_with_what_holds_it(project: Project) -> None:
+    make_namespace(project)
+    client = project.cluster.client
+    meta = {"name": "held", "finalizers": ["example.org/hold"]}
+    client.create(ConfigMap.from_dict({"metadata": meta}), namespace=project.namespace)
+    client.delete(Namespace, project.namespace)
+    try:
+        until(lambda: "remaining" in str(client.get(Namespace, project.namespace).status))
+        run = project.preview()
+        assert not run.ok
+        assert f"namespace {project.namespace} is being deleted since" in run.output
+        assert "example.org/hold in 1 resource instances" in run.output
+        assert "Traceback" not in run.output
+    finally:
+        client.patch(ConfigMap, "held", {"metadata": {"finalizers": None}}, namespace=project.namespace)
