@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -90,7 +90,7 @@ def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
     server, stop = api(project), threading.Event()
     pods = f"/api/v1/namespaces/{project.namespace}/pods"
 
-    def give(pod: dict[str, Any], container: str, state: Told) -> None:
+    def give(pod: Mapping[str, Any], container: str, state: Told) -> None:
         name = pod["metadata"]["name"]
         status, reason, message = state
         server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "nowhere"}})
