@@ -123,12 +123,12 @@ def ask(
 
 def _try(api: Api, item: Object, before: Object | None, has_record: bool, name: str, namespace: str) -> None:
     """Try `item` as an update of `before`, as a new object, or as one that Helm takes over."""
+    patch = {} if before is None else _update(bare(before), bare(item))
+    if before is not None and not patch:
+        return
     collection = api.collection(item, namespace)
     path = f"{collection}/{item['metadata'].get('name', '')}"
     if before is not None:
-        patch = _update(bare(before), bare(item))
-        if not patch:
-            return
         try:
             api.merge_patch(path, patch, **DRY_RUN)
         except ApiError as error:
