@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-SOURCES := __main__.py settings.py components sandbox tests
+SOURCES := __main__.py settings.py components docs sandbox tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status down env test bench check format lock clean
+.PHONY: help up preview status down env test bench check format pictures lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 format: $(VENV)/dev ## Rewrite the sources in the project's style
 	@$(RUN) ruff check --fix-only $(SOURCES)
 	@$(RUN) ruff format $(SOURCES)
+
+pictures: $(VENV)/run ## Make the README's pictures anew, from real output
+	@$(RUN) docs.pictures
 
 lock: $(VENV)/dev ## Pin the Python packages anew, with hashes
 	@$(RUN) piptools compile $(LOCK) -o requirements.txt pyproject.toml
