@@ -120,10 +120,16 @@ class Rollout:
             raise RefusalError(pending_text(found, False, self.timeout, self.unlock_command, now))
         if not record.mark_failed(self.api, found):
             raise RefusalError(f"revision {found.revision} has just changed: its run is alive. Wait for it.")
-        return (
+        done = (
             f"revision {found.revision} was left {found.status} by a run that was killed: marked failed, "
-            "and this deployment goes on"
+            "and this deployment goes on."
         )
+        if found.status == "pending-install":  # the engine never forgets a create by itself
+            done += (
+                " Pulumi's own warning of a pending operation ends after "
+                "`pulumi refresh --clear-pending-creates`."
+            )
+        return done
 
     async def _after(self, _: pulumi.ResourceHookArgs) -> None:
         if self._watch is not None:

@@ -1,0 +1,157 @@
+"""The hooks of a Release: when they refuse, and that nothing goes on looking afterwards."""
+
+import asyncio
+import base64
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.release import record, rollout
+from components.release.api import ApiError
+from components.release.record import Record
+from components.release.rollout import RefusalError, Rollout, is_mendable, pending_text
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ARGS: Any = None
+
+
+class NoApi:
+    """No API server answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(f"no {name}")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged."""
+    texts: list[str] = []
+
+    def log(text: str, *_: Any, **__: Any) -> None:
+        asyncio.get_running_loop()  # the SDK fails in a thread that has none
+        texts.append(text)
+
+    for level in ("info", "warn", "error"):
+        monkeypatch.setattr(pulumi.log, level, log)
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    return texts
+
+
+@pytest.fixture
+def hooks(said: list[str]) -> Rollout:
+    nothing: Any = NoApi()
+    return Rollout(
+        api=nothing,
+        name="web",
+        namespace="shop",
+        objects=[],
+        secrets=["hunter2"],
+        timeout=10,
+        unlock_revision=None,
+        unlock_command="unlock {revision}",
+        component=ARGS,
+    )
+
+
+def failed(operation: str, *errors: str) -> pulumi.ErrorHookArgs:
+    return pulumi.ErrorHookArgs("", "", "", "", failed_operation=operation, errors=list(errors))
+
+
+@pytest.mark.parametrize("operation", ["", "create", "update", "delete"])
+def test_nothing_looks_any_more_when_a_deployment_has_ended(
+    hooks: Rollout, said: list[str], operation: str
+) -> None:
+    async def deployment() -> int:
+        await hooks._before_update(ARGS)
+        await asyncio.sleep(0.05)
+        if operation:
+            assert not await hooks._on_error(failed(operation, "boom: hunter2"))
+        else:
+            await hooks._after(ARGS)
+        await asyncio.sleep(0)
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(deployment()) == 1
+    assert "the API server does not answer (ConnectionError)" in said
+    report = [text for text in said if "was not deployed" in text]
+    assert len(report) == (operation in ("create", "update"))
+    for text in report:
+        assert text.startswith("release web in namespace shop was not deployed. Helm says: boom: [secret]\n")
+        assert "Now serving: could not be read (no " in text
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(
+    hooks: Rollout, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(rollout.REPORT_VARIABLE, str(tmp_path / "no folder/report"))
+    assert not asyncio.run(hooks._on_error(failed("update", "boom")))
+    assert said[-1].endswith("no folder/report: No such file or directory")
+
+
+def found(revision: int = 2, status: str = "pending-upgrade", seconds: int = 5) -> Record:
+    return Record(
+        name="web",
+        namespace="shop",
+        revision=revision,
+        status=status,
+        description="",
+        created=NOW - timedelta(seconds=seconds),
+        values={},
+        manifest="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("pending", "unlock", "mendable"),
+    [
+        (found(seconds=20), None, False),
+        (found(seconds=21), None, True),
+        (found(), 1, False),
+        (found(), 2, True),
+        (found(status="deployed", seconds=99), 2, False),
+    ],
+)
+def test_a_pending_revision_is_mended_when_it_is_old_or_named(
+    pending: Record, unlock: int | None, mendable: bool
+) -> None:
+    assert is_mendable(pending, unlock, 10, NOW) == mendable
+
+
+def test_a_run_that_may_be_alive_is_told_by_its_age_with_what_to_do() -> None:
+    assert pending_text(found(), False, 10, "unlock {revision}", NOW) == (
+        "revision 2 of release web has been pending-upgrade for 5 s: a run is at work on it, or was killed "
+        "in the midst of it.\nIf it was killed, run `pulumi up` again in 16 s, or at once after\n"
+        "    unlock 2"
+    )
+    assert "for 5 min: its run was killed" in pending_text(found(seconds=300), True, 10, "", NOW)
+
+
+def test_a_run_that_turns_out_to_be_alive_is_left_alone(
+    hooks: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api: Any = hooks.api
+    api.now = lambda: NOW
+    monkeypatch.setattr(record, "newest", lambda *_: found(seconds=99))
+    stored: dict[str, Any] = {"metadata": {"resourceVersion": "7"}}
+    stored["data"] = {"release": packed("deployed")}
+    api.get = lambda _: stored
+    with pytest.raises(RefusalError, match="its run is alive"):
+        hooks._mend()
+
+    def conflict(*_: Any) -> None:
+        raise ApiError(409, {"reason": "Conflict"})
+
+    stored["data"] = {"release": packed("pending-upgrade")}
+    api.merge_patch = conflict
+    with pytest.raises(RefusalError, match="its run is alive"):
+        hooks._mend()
+
+
+def packed(status: str) -> str:
+    release = json.dumps({"info": {"status": status}}).encode()
+    return base64.b64encode(base64.b64encode(gzip.compress(release))).decode()
