@@ -253,8 +253,8 @@ def main() -> None:
         f"""# What the release component costs
 
 Written by `make bench`: this project's release (rendering, rows, Helm's record, dry run, hooks) against the
-same program with a bare `helm.v3.Release`, in turn on one control plane; medians of {ROUNDS} rounds, in seconds
-of `pulumi preview` and `pulumi up --skip-preview`.
+same program with a bare `helm.v3.Release`, in turn on one control plane; medians of {ROUNDS} rounds, in
+seconds of `pulumi preview` and `pulumi up --skip-preview`.
 
 {text}
 

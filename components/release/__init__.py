@@ -164,7 +164,7 @@ def _describe(plain: str, newest: record.Record, rendered: list[dict[str, Any]])
 def _differing(newest: record.Record, rendered: list[dict[str, Any]]) -> list[str]:
     def keyed(items: list[dict[str, Any]]) -> dict[dry_run.Key, dict[str, Any]]:
         return {
-            dry_run.key_of(item, newest.namespace): objects.without_chart_version(item)
+            dry_run.key_of(item, newest.namespace): objects.without_chart_version(dry_run.comparable(item))
             for item in items
             if not dry_run.is_hook(item)
         }

@@ -31,6 +31,13 @@ def key_of(item: Object, namespace: str) -> Key:
     return group, item["kind"], meta.get("namespace", namespace), meta.get("name", "")
 
 
+def comparable(item: Object) -> dict[str, Any]:
+    """`item` without its namespace, which is in its key: rendered objects always say it, and those that
+    Helm has recorded only where the chart does."""
+    meta = {key: value for key, value in item["metadata"].items() if key != "namespace"}
+    return {**item, "metadata": meta}
+
+
 def is_hook(item: Object) -> bool:
     return "helm.sh/hook" in (item["metadata"].get("annotations") or {})
 
@@ -88,12 +95,12 @@ def ask(
 
 
 def _try(api: Api, item: Object, before: Object | None, name: str, namespace: str) -> None:
+    patch = None if before is None else difference(comparable(before), comparable(item))
+    if patch == {}:
+        return
     collection = api.collection(item, namespace)
     path = f"{collection}/{item['metadata'].get('name', '')}"
-    if before is not None:
-        patch = difference(before, item)
-        if not patch:
-            return
+    if patch is not None:
         try:
             api.merge_patch(path, patch, **DRY_RUN)
         except ApiError as error:
