@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from threading import Lock
 from typing import Any, cast
 
 from lightkube import KubeConfig
@@ -45,6 +46,7 @@ class Api:
         parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
         self._http = client_adapter.Client(config, parameters)
         self._resources = lru_cache(self._read_resources)
+        self._discovery = Lock()
 
     def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
         return self._send("GET", path, query, {"Accept": accept})
@@ -85,7 +87,8 @@ class Api:
         """
         version, kind = item["apiVersion"], item["kind"]
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-        found = self._resources(root).get(kind)
+        with self._discovery:  # many threads ask for the same few groups at once
+            found = self._resources(root).get(kind)
         if found is None:
             raise UnknownKindError(f"the API server knows no {kind} in {version}")
         plural, namespaced = found
