@@ -7,6 +7,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -151,8 +152,9 @@ def looking(project: Project, look: Callable[[Any], str]) -> Callable[[Any], str
             "type": "Warning",
             "reason": "Canary",
             "message": text,
+            "lastTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
-        watch.api.create(f"/api/v1/namespaces/{project.namespace}/events", event)
+        watch.rollout.api.create(f"/api/v1/namespaces/{project.namespace}/events", event)
         return look(watch)
 
     return quoting
