@@ -188,11 +188,12 @@ def _all_processes() -> list[tuple[int, str]]:
 def _wait_for_end_of(pids: set[int], seconds: float = 5) -> None:
     """Until their sockets are free again too: a process that ends loses its command line first."""
     give_up = time.monotonic() + seconds
-    while any(map(_is_alive, pids)) and time.monotonic() < give_up:
+    while any(map(is_alive, pids)) and time.monotonic() < give_up:
         time.sleep(0.02)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether the process still does anything: one that was killed can wait long to be collected."""
     try:
         os.kill(pid, 0)
         if sys.platform == "linux":

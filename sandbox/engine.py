@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from pulumi import automation as auto
 
+from sandbox.control_plane import is_alive
 from sandbox.tools import SandboxError, cache_folder
 
 PROJECT = Path(__file__).parent.parent
@@ -146,9 +147,7 @@ class Engine:
         for lock in (self.folder / "state").glob(f".pulumi/locks/*/*/{stack.name}/*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 pid = int(json.loads(lock.read_text())["pid"])
-                try:
-                    os.kill(pid, 0)
-                except ProcessLookupError:
+                if not is_alive(pid):
                     lock.unlink()
 
 

@@ -175,7 +175,12 @@ def _grouped(causes: Iterable[Cause]) -> list[Cause]:
 def why(pod: Object, warnings: Sequence[Object]) -> Cause:
     """Why a pod is not ready."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    own = [e for e in warnings if e["involvedObject"].get("name") == name]
+    # While no node takes it a condition says so; the event outlives that.
+    own = [
+        e
+        for e in warnings
+        if e["involvedObject"].get("name") == name and e.get("reason") != "FailedScheduling"
+    ]
 
     def cause(text: str, *details: str, container: str = "") -> Cause:
         detail = "; ".join(dict.fromkeys(part for part in details if part))

@@ -346,7 +346,9 @@ def test_an_upgrade_that_was_killed_is_recognised_and_mended(project: Project) -
 def test_a_first_installation_that_was_killed_is_mended_and_goes_on(project: Project) -> None:
     project.configure(values={"mernServer": TOO_BIG})
     killed_up(project, "1 pending-install")
-    assert not project.up().ok
+    refused = project.up()
+    assert not refused.ok
+    assert "revision 1 of release mern has been pending-install" in refused.output
     assert status(project) == "1 pending-install"
     unlock(project, 1)
     project.configure(values={"mernServer": FITTING})

@@ -165,7 +165,12 @@ PROBE = "Readiness probe failed: HTTP probe failed with statuscode: 503"
             "failed",
             ["Evicted: The node was low on memory."],
         ),
-        ({"phase": "Running", "containerStatuses": [container(RUNNING)]}, [], "not ready yet", []),
+        (
+            {"phase": "Running", "containerStatuses": [container(RUNNING)]},
+            [event("FailedScheduling", "of another time: no node yet")],
+            "not ready yet",
+            [],
+        ),
         ({}, [], "starting", []),
     ],
 )
@@ -176,7 +181,7 @@ def test_each_cause_is_named_with_kubernetes_own_words(
     assert cause.text == text
     for detail in details:
         assert detail in cause.detail
-    assert "of another" not in cause.detail
+    assert "of another" not in cause.detail  # pod, or time
 
 
 def test_a_pod_whose_readiness_gate_is_shut_waits_for_the_load_balancer() -> None:
