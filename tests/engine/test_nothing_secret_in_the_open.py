@@ -7,7 +7,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -146,15 +146,23 @@ def looking(project: Project, look: Callable[[Any], str]) -> Callable[[Any], str
     )
 
     def quoting(watch: Any) -> str:
-        event = {
-            "metadata": {"generateName": "canary-"},
-            "involvedObject": {"kind": "Deployment", "name": "mern-server", "namespace": project.namespace},
-            "type": "Warning",
-            "reason": "Canary",
-            "message": text,
-            "lastTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        }
-        watch.rollout.api.create(f"/api/v1/namespaces/{project.namespace}/events", event)
+        api, root = watch.rollout.api, f"namespaces/{project.namespace}"
+        named = api.items(f"/apis/apps/v1/{root}/deployments", fieldSelector="metadata.name=mern-server")
+        for meta in (item["metadata"] for item in named):
+            event = {
+                "metadata": {"generateName": "canary-"},
+                "involvedObject": {
+                    "kind": "Deployment",
+                    "name": meta["name"],
+                    "namespace": project.namespace,
+                    "uid": meta["uid"],
+                },
+                "type": "Warning",
+                "reason": "FailedCreate",
+                "message": text,
+                "lastTimestamp": f"{datetime.now(UTC) + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}",
+            }
+            api.create(f"/api/v1/{root}/events", event)
         return look(watch)
 
     return quoting
