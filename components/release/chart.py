@@ -19,7 +19,7 @@ class ChartError(pulumi.RunError):
 
 
 def describe(chart: str) -> str:
-    """The chart's name, version and the digest of its files, as in `mern 0.1.0 (files 3f2a…)`.
+    """The chart's name, version and the digest of its files, as in `web 0.1.0 (files 3f2a…)`.
 
     The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
     respected. The folder's path, file times and the line endings of a checkout do not matter.
