@@ -185,6 +185,7 @@ def test_a_failed_first_installation_names_every_cause_and_leaves_nothing(
     assert status(project) == ""
 
     project.configure(values=None)
+    project.configure(values={"ingress": {"zeroDowntime": {"enabled": False}}})
     project.configure(release={"timeout": 30})
     run = project.up()
     assert run.ok, run.output
