@@ -31,10 +31,10 @@ from components.release import ChartRelease, ReleaseArgs, plan_release
 from components.release.secret_values import marked
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider
-from sandbox.tools import locked, prepare
+from sandbox.tools import prepare
 from settings import ClusterSettings, Settings
+from tests.conftest import FOLDER, empty_control_plane
 
-FOLDER = PROJECT / ".sandbox/test"
 PAGE = PROJECT / "docs/bench.md"
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 GROWTH = {10: 3, 50: 3, 200: 2}
@@ -195,16 +195,8 @@ def imports() -> dict[str, float]:
 def running() -> Iterator[tuple[ControlPlane, str]]:
     """A control plane for this run, and the name of the Kubernetes provider."""
     prepare(FOLDER / "bin")
-    control_plane = ControlPlane(folder=FOLDER, tools=FOLDER / "bin")
-    with locked(FOLDER / "lock", "another test run is at work in this clone"):
-        control_plane.remove()
-        for left_over in ("state", "work", "projects"):
-            shutil.rmtree(FOLDER / left_over, ignore_errors=True)
-        control_plane.start()
-        try:
-            yield control_plane, choose_provider(FOLDER)
-        finally:
-            control_plane.remove()
+    with empty_control_plane() as control_plane:
+        yield control_plane, choose_provider(FOLDER)
 
 
 def rows_of(what: str, ours: Side, bare: Side) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """What all tests share: the programs, and a control plane of their own."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,16 +61,23 @@ def checks() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def cluster(tools: Path) -> Iterator[TestCluster]:
-    """An empty control plane, started for this run and removed after it."""
-    control_plane = ControlPlane(folder=FOLDER, tools=tools)
+@contextlib.contextmanager
+def empty_control_plane() -> Iterator[ControlPlane]:
+    """A control plane with nothing in it, removed afterwards; one at a time in a clone."""
+    control_plane = ControlPlane(folder=FOLDER, tools=FOLDER / "bin")
     with locked(FOLDER / "lock", "another test run is at work in this clone"):
         control_plane.remove()
         for left_over in ("state", "work", "projects"):
             shutil.rmtree(FOLDER / left_over, ignore_errors=True)
         control_plane.start()
         try:
-            yield TestCluster(control_plane=control_plane)
+            yield control_plane
         finally:
             control_plane.remove()
+
+
+@pytest.fixture(scope="session")
+def cluster(tools: Path) -> Iterator[TestCluster]:
+    """An empty control plane, started for this run and removed after it."""
+    with empty_control_plane() as control_plane:
+        yield TestCluster(control_plane=control_plane)
