@@ -99,7 +99,12 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
             secrets = secrets_of(args.values, newest.values)
             description, notes = _describe(plain, newest, rendered, secrets)
             notes += _pending(args, newest, api)
-            recorded = _basis(api, newest).objects()
+            recorded = record.basis(api, newest).objects()
+            for item in dry_run.unsized(rendered, recorded, args.namespace).values():
+                notes.append(
+                    f"{item['kind']} {item['metadata']['name']} no longer says how many pods it has: the "
+                    "number that runs is kept, for an autoscaler to change"
+                )
     except ChartError:
         raise
     except ApiError as error:
@@ -137,13 +142,6 @@ def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:
     if not mendable:
         raise ChartError(text)
     return []  # the mending says so itself
-
-
-def _basis(api: Api, newest: record.Record) -> record.Record:
-    """The revision that Helm upgrades from."""
-    if newest.status == "deployed":
-        return newest
-    return record.newest(api, newest.name, newest.namespace, "deployed") or newest
 
 
 def _refuse_dying_namespace(api: Api, namespace: str) -> None:

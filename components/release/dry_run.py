@@ -54,6 +54,21 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def unsized(rendered: Iterable[Object], recorded: Iterable[Object], namespace: str) -> dict[Key, Object]:
+    """Those of `recorded` that no longer say how many pods they have, because an autoscaler now does."""
+    silent = {key_of(item, namespace) for item in rendered if _replicas(item) is None}
+    return {
+        key: item
+        for item in recorded
+        if (key := key_of(item, namespace)) in silent and _replicas(item) is not None
+    }
+
+
+def _replicas(item: Object) -> Any:
+    spec = item.get("spec")
+    return spec.get("replicas") if isinstance(spec, Mapping) else None
+
+
 def hook_phases(item: Object) -> set[str]:
     """When Helm runs `item` as a hook, as in `post-install`; empty for an object that is none."""
     phases = (item["metadata"].get("annotations") or {}).get("helm.sh/hook", "")

@@ -7,7 +7,7 @@ truth of what runs: a rollback, an upgrade from outside and a killed run are see
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import yaml
 
 from components.release.api import Api, ApiError, Object
+from components.release.dry_run import Key, key_of
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -102,23 +103,76 @@ def _labels_of_revisions(
     return {int(each["version"]): each for each in labels}
 
 
+def basis(api: Api, found: Record) -> Record:
+    """The revision that Helm upgrades from, `found` being the newest.
+
+    Raises: as `newest`.
+    """
+    if found.status == "deployed":
+        return found
+    return newest(api, found.name, found.namespace, "deployed") or found
+
+
 def mark_failed(api: Api, record: Record) -> bool:
     """Let Helm go on after a killed run: what it left pending is marked failed. Nothing is deleted,
     and the next upgrade starts from the last deployed revision.
 
     Returns False where `record` is out of date: its run is alive after all.
     """
+    text = f"Left {record.status} by a run that was killed"
+    return _rewrite(api, record, labels={"status": "failed"}, info={"status": "failed", "description": text})
+
+
+def leave_replicas(api: Api, record: Record, keys: Container[Key]) -> bool:
+    """Let an upgrade leave the running number of pods alone: `spec.replicas` of the objects with `keys`
+    goes out of Helm's record. What stands there and not in the new manifest would fall back to
+    Kubernetes' default, one.
+
+    Returns False where `record` is out of date.
+    """
+    text = record.manifest
+    loader = _Loader(text)
+    cuts = []
+    while loader.check_node():
+        node = loader.get_node()
+        item = loader.construct_document(node)
+        if item and key_of(item, record.namespace) in keys:
+            cuts.append(_span(node, "spec", "replicas"))
+    for start, end in reversed(cuts):
+        text = text[:start] + text[end:]
+    return _rewrite(api, record, manifest=text)
+
+
+def _span(node: Any, *path: str) -> tuple[int, int]:
+    """Where in the text the entry at `path` of a mapping stands, with what parts it from its neighbour."""
+    for name in path[:-1]:
+        node = next(value for key, value in node.value if key.value == name)
+    at = next(i for i, (key, _) in enumerate(node.value) if key.value == path[-1])
+    key, value = node.value[at]
+    if at + 1 < len(node.value):
+        return key.start_mark.index, node.value[at + 1][0].start_mark.index
+    return (node.value[at - 1][1].end_mark.index if at else key.start_mark.index), value.end_mark.index
+
+
+def _rewrite(
+    api: Api,
+    record: Record,
+    labels: Mapping[str, str] | None = None,
+    info: Object | None = None,
+    **parts: str,
+) -> bool:
+    """Change what Helm has stored; False where that is not what `record` says any more."""
     path = _path(record.name, record.namespace, record.revision)
     secret = api.get(path)
     release = _release(secret)
     if release["info"]["status"] != record.status:
         return False
-    release["info"]["status"] = "failed"
-    release["info"]["description"] = f"Left {record.status} by a run that was killed"
+    release |= parts
+    release["info"] |= info or {}
     packed = base64.b64encode(gzip.compress(json.dumps(release).encode())).decode()
     patch = {
         "metadata": {
-            "labels": {"status": "failed"},
+            "labels": labels or {},
             # Refused when somebody has written it since it was read.
             "resourceVersion": secret["metadata"]["resourceVersion"],
         },

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.release import record
+from components.release import dry_run, record
 from components.release.api import Api, ApiError, Object
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
@@ -71,6 +71,7 @@ class Rollout:
         if not pulumi.runtime.is_dry_run():
             if mended := await self._ask(self._mend):
                 pulumi.log.info(mended, self.component)
+            await self._ask(self._leave_replicas)
             self._watch = Watch(rollout=self)
             self._watch.start()
 
@@ -130,6 +131,18 @@ class Rollout:
                 "`pulumi refresh --clear-pending-creates`."
             )
         return done
+
+    def _leave_replicas(self) -> str:
+        """Keep the running number of pods where the chart leaves it to an autoscaler from now on."""
+        newest = record.newest(self.api, self.name, self.namespace)
+        if newest is not None:
+            basis = record.basis(self.api, newest)
+            unsized = dry_run.unsized(self.objects, basis.objects(), self.namespace)
+            if unsized and not record.leave_replicas(self.api, basis, unsized):
+                raise RefusalError(
+                    f"revision {basis.revision} has just changed: another run deploys this release."
+                )
+        return ""
 
     async def _after(self, _: pulumi.ResourceHookArgs) -> None:
         if self._watch is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import ConfigMap, Namespace, ResourceQuota
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, ResourceQuota
 
 from components.release.api import Api
 from components.release.record import newest
@@ -440,3 +440,50 @@ def test_a_namespace_that_is_being_deleted_is_refused_with_what_holds_it(project
         assert "Traceback" not in run.output
     finally:
         client.patch(ConfigMap, "held", {"metadata": {"finalizers": None}}, namespace=project.namespace)
+
+
+# -- an autoscaler takes over ---------------------------------------------------------------------
+
+AUTOSCALED = {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5}} | FITTING
+
+
+def pods_of_server(project: Project) -> set[str]:
+    pods = project.list(Pod)
+    return {p.metadata.uid for p in pods if p.metadata.name.startswith("mern-server-")}
+
+
+def test_an_autoscaler_switched_on_takes_over_the_pods_that_run(project: Project) -> None:
+    project.configure(values={"mernServer": {"replicas": 3} | FITTING})
+    assert project.up().ok
+    before = pods_of_server(project)
+    project.configure(values={"mernServer": AUTOSCALED})
+
+    seen = project.preview()
+    done = project.up()
+
+    said = "Deployment mern-server no longer says how many pods it has: the number that runs is kept"
+    assert said in seen.output
+    assert ("create", "HorizontalPodAutoscaler mern-server") in seen.object_changes
+    assert done.ok, done.output
+    assert len(before) == 3
+    assert pods_of_server(project) == before
+    assert project.get(Deployment, "mern-server").spec.replicas == 3
+    again = project.up()
+    assert again.changes == set()
+    assert said not in again.output
+
+
+def test_a_failure_to_hand_over_to_an_autoscaler_leaves_all_pods_serving(project: Project) -> None:
+    project.configure(values={"mernServer": {"replicas": 3} | FITTING})
+    assert project.up().ok
+    before = pods_of_server(project)
+    project.configure(values={"mernServer": AUTOSCALED | NOWHERE}, release={"timeout": 5})
+
+    assert not project.up().ok
+
+    assert pods_of_server(project) == before
+    assert status(project) == "3 deployed"
+    project.configure(values={"mernServer": {"autoscaling": {"enabled": False}, "nodeSelector": None}})
+    done = project.up()
+    assert done.ok, done.output
+    assert project.get(Deployment, "mern-server").spec.replicas == 3
