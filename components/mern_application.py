@@ -1,6 +1,8 @@
 """The MERN application on a cluster: its namespace, the values of its chart, and the release."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +10,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster import Cluster
-from components.release import ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
+from components.release import Api, ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
 from settings import NamespaceSettings, Settings, has_existing_secret
 
 RELEASE = "mern"
@@ -30,6 +32,7 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime.
     """
     values = chart_values(settings, _running_values(settings, cluster))
+    _put_checksum(values, settings.namespace.name, cluster.api)
     args = ReleaseArgs(
         chart=CHART,
         name=RELEASE,
@@ -123,6 +126,36 @@ def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
         f"mern:imageTag is not set: images stay as in revision {running.revision}: {', '.join(tags)}"
     )
     return running.values
+
+
+def _put_checksum(values: dict[str, Any], namespace: str, api: Api) -> None:
+    """Have the server's pods restart when somebody else's Secret that they read has other data."""
+    if not has_existing_secret(values, "mernServer"):
+        return
+    name = values["mernServer"]["existingSecret"]
+    try:
+        data = api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}").get("data") or {}
+    except Exception as error:
+        known = _recorded_checksum(api, namespace)
+        then = "a change of it restarts no pods" if known else "pods wait until it is there"
+        pulumi.log.warn(
+            f"Secret {name}, which mern:values mernServer.existingSecret names, could not be read "
+            f"({str(error) or type(error).__name__}): {then}"
+        )
+    else:
+        known = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    if known:
+        _put(values, "mernServer", "existingSecretChecksum", known)
+
+
+def _recorded_checksum(api: Api, namespace: str) -> str:
+    """The checksum that runs."""
+    try:
+        running = record.newest(api, RELEASE, namespace)
+    except Exception:
+        return ""  # then the plan says that the cluster cannot be asked
+    part = running.values.get("mernServer") if running else None
+    return str(part.get("existingSecretChecksum") or "") if isinstance(part, Mapping) else ""
 
 
 def _tag(values: Mapping[str, Any], part: str) -> str | None:

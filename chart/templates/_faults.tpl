@@ -182,6 +182,8 @@ What the schema cannot say, one sentence per fault, all faults together. No sent
 {{- if or .mongodbUri .secrets .awsAccessKeyId .awsSecretAccessKey }}
 - {{ $key }}.existingSecret names a Secret that somebody else fills, yet credentials are given as values: remove one or the other.
 {{- end }}
+{{- else if .existingSecretChecksum }}
+- {{ $key }}.existingSecretChecksum is of no Secret: {{ $key }}.existingSecret is empty.
 {{- else if not .mongodbUri }}
 - {{ $key }}.mongodbUri is missing. Credentials have no default: give it with the deployment, or name a Secret by {{ $key }}.existingSecret.
 {{- else if not (regexMatch "^mongodb(\\+srv)?://\\S+$" .mongodbUri) }}

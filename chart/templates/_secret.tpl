@@ -29,6 +29,17 @@ The Secret that a part's pods read: the one somebody else made, or ours; nothing
 {{- end }}
 
 {{/*
+Another text when the data of the Secret that a part's pods read is another.
+*/}}
+{{- define "mern.secretChecksum" -}}
+{{- if .values.existingSecret -}}
+{{- .values.existingSecretChecksum -}}
+{{- else -}}
+{{- with include "mern.secretData" . }}{{ sha256sum . }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/*
 `data`, not `stringData`: a key removed from `stringData` would stay in the cluster.
 */}}
 {{- define "mern.secret" -}}

@@ -50,10 +50,10 @@ spec:
     metadata:
       labels:
         {{- include "mern.podLabels" . | nindent 8 }}
-      {{- with include "mern.secretData" . }}
+      {{- with include "mern.secretChecksum" . }}
       annotations:
         {{- /* Pods read a Secret when they start: new data, and nothing else of it, is a reason to restart. */}}
-        checksum/secret: {{ sha256sum . }}
+        checksum/secret: {{ quote . }}
       {{- end }}
     spec:
       {{- include "mern.podSpec" . | nindent 6 }}

@@ -196,6 +196,18 @@ def test_a_secret_somebody_else_fills_is_used_by_its_name(
     assert rendered.find("Secret", name) is None
 
 
+def test_a_checksum_of_somebody_elses_secret_restarts_the_server(chart: Chart) -> None:
+    def annotations(checksum: str) -> Any:
+        server = {"existingSecret": "from-vault", "existingSecretChecksum": checksum}
+        given = {"pythonScript": CREDENTIALS["pythonScript"], "mernServer": server}
+        rendered = chart.render(given, credentials=False)
+        return rendered.pod("Deployment", "mern-server")["metadata"]["annotations"]
+
+    assert annotations("12345678") == {CHECKSUM: "12345678"}
+    refusal = chart.refusal({"mernServer": {"existingSecretChecksum": "1"}})
+    assert "mernServer.existingSecretChecksum is of no Secret" in refusal
+
+
 @pytest.mark.parametrize("key", ["mernServer", "pythonScript"])
 def test_a_secret_by_name_beside_credentials_is_refused(chart: Chart, key: str) -> None:
     refusal = chart.refusal({key: {"existingSecret": "from-vault"}})

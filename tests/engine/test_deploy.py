@@ -298,6 +298,35 @@ def test_pods_can_take_their_credentials_from_a_secret_of_somebody_else(project:
     assert not [s for s in project.list(Secret) if not s.metadata.name.startswith("sh.helm.")]
 
 
+def test_the_server_restarts_when_the_secret_of_somebody_else_has_other_data(project: Project) -> None:
+    def template() -> Any:
+        return project.get(Deployment, "mern-server").spec.template.to_dict()
+
+    client = project.cluster.client
+    meta = {"name": "vault", "namespace": project.namespace}
+    client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    project.configure(namespace={"mode": "existing"}, values={"mernServer": {"existingSecret": "vault"}})
+    first = project.up()
+    assert first.ok, first.output
+    assert (
+        "Secret vault, which mern:values mernServer.existingSecret names, could not be read" in first.output
+    )
+    client.create(Secret.from_dict({"metadata": meta, "stringData": {"MONGODB_URI": "mongodb://a"}}))
+    assert project.up().ok
+    before = template()
+
+    client.patch(Secret, "vault", {"metadata": {"labels": {"a": "b"}}}, namespace=project.namespace)
+    assert project.up().changes == set()
+    client.patch(Secret, "vault", {"stringData": {"MONGODB_URI": "mongodb://b"}}, namespace=project.namespace)
+    seen = project.preview()
+    done = project.up()
+
+    assert seen.object_changes == {("update", "Deployment mern-server")}
+    assert done.ok, done.output
+    assert template() != before
+    assert "mongodb://b" not in done.output + project.raw_state()
+
+
 def test_a_wait_that_is_too_short_for_a_rollout_without_downtime_is_refused(project: Project) -> None:
     project.configure(values={"ingress": {"zeroDowntime": {"enabled": True}}})
     run = project.preview()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from components.release import record, rollout
 from components.release.api import ApiError
+from components.release.dry_run import unsized
 from components.release.record import Record
 from components.release.rollout import RefusalError, Rollout, is_mendable, pending_text
 
@@ -155,3 +157,71 @@ def test_a_run_that_turns_out_to_be_alive_is_left_alone(
 def packed(status: str) -> str:
     release = json.dumps({"info": {"status": status}}).encode()
     return base64.b64encode(base64.b64encode(gzip.compress(release))).decode()
+
+
+MANIFEST = """---
+# Source: web/templates/a.yaml
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: block}
+spec:
+  replicas: 3 # three
+  selector: {}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: last, namespace: shop}
+spec:
+  selector: {matchLabels: {é: "="}}
+  replicas: 3
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: flow}, spec: {a: 1, replicas: 3}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: text}
+data: {spec: "replicas: 3", day: 2026-01-01}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: other}
+spec: {replicas: 3}
+"""
+
+
+def test_the_number_of_pods_goes_out_of_the_record_where_it_is_left_to_others_and_nothing_else_does() -> None:
+    stored = replace(found(status="deployed"), manifest=MANIFEST)
+    silent = [
+        {**item, "spec": {}}
+        for item in stored.objects()
+        if item["metadata"]["name"] in ("block", "last", "flow", "text")
+    ]
+    patches: list[Any] = []
+    api: Any = Fake(packed("deployed"), patches)
+
+    keys = unsized(silent, stored.objects(), "shop")
+    assert {key[3] for key in keys} == {"block", "last", "flow"}
+    assert record.leave_replicas(api, stored, keys)
+
+    data = base64.b64decode(base64.b64decode(patches[0]["data"]["release"]))
+    release = json.loads(gzip.decompress(data))
+    after = replace(stored, manifest=release["manifest"]).objects()
+    wanted = stored.objects()
+    for item in wanted[:3]:
+        del item["spec"]["replicas"]
+    assert after == wanted
+    assert release["info"] == {"status": "deployed"}
+    assert "# Source: web/templates/a.yaml" in release["manifest"]
+
+
+class Fake:
+    """An API server with one Secret."""
+
+    def __init__(self, release: str, patches: list[Any]) -> None:
+        self.release, self.patches = release, patches
+
+    def get(self, _: str) -> Any:
+        return {"metadata": {"resourceVersion": "7"}, "data": {"release": self.release}}
+
+    def merge_patch(self, _: str, patch: Any) -> None:
+        self.patches.append(patch)
