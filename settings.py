@@ -93,19 +93,41 @@ class NamespaceSettings(Model):
     """Refuse to delete it (with everything in it) until this is switched off."""
 
 
-class PythonScriptSettings(Model):
-    """How python-script reaches AWS without keys."""
+Identity = Literal["irsa", "pod-identity"]
 
-    role_arn: RoleArn
+
+class PythonScriptSettings(Model):
+    """How python-script reaches AWS without keys: by a role that is there, or one of this stack."""
+
+    role_arn: RoleArn | None = None
+    policy: dict[str, Any] | None = None
+    """IAM policy document of a role that this stack makes."""
+    identity: Identity = "irsa"
+
+    @model_validator(mode="after")
+    def one_role(self) -> "PythonScriptSettings":
+        if (self.role_arn is None) == (self.policy is None):
+            raise ValueError("needs either roleArn, or policy")
+        return self
 
 
 class LoadBalancerControllerSettings(Model):
     """The AWS Load Balancer Controller."""
 
-    mode: Literal["install", "none"] = "none"
-    """`install`: this stack owns it. `none`: there is one already, or none is wanted."""
-    identity: Literal["irsa", "pod-identity"] = "irsa"
+    mode: Literal["install", "existing", "auto-mode", "none"] = "none"
+    """`install`: this stack owns it. `existing`: somebody else does; it is looked at and not touched.
+    `auto-mode`: EKS Auto Mode has one of its own. `none`: no Ingress is served, and nothing looked at."""
+    identity: Identity = "irsa"
     chart_repository: NonEmpty = "https://aws.github.io/eks-charts"
+
+
+class ChecksSettings(Model):
+    """What is looked at before a deployment to EKS."""
+
+    ingress_class: bool = True
+    subnets: bool = True
+    certificates: bool = True
+    identity: bool = True
 
 
 class ReleaseSettings(Model):
@@ -137,6 +159,7 @@ class Settings(Model):
     aws_secret_access_key: Secret | None = None
     python_script: PythonScriptSettings | None = None
     load_balancer_controller: LoadBalancerControllerSettings = LoadBalancerControllerSettings()
+    checks: ChecksSettings = ChecksSettings()
     release: ReleaseSettings = ReleaseSettings()
 
     @classmethod
@@ -239,17 +262,28 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for key in {"awsAccessKeyId", "awsSecretAccessKey"} - set(keys):
             what = f"is missing (or give a role: {PROJECT}:pythonScript.roleArn)"
             faults.append((key, what, _set_secret(key)))
-    cluster = values.get("cluster")
-    needs_aws = isinstance(cluster, dict) and "eksClusterName" in cluster
+    return faults + _needs_eks(values)
+
+
+def _needs_eks(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    cluster, role = values.get("cluster"), values.get("pythonScript")
+    if not isinstance(cluster, dict):
+        return []
+    if "eksClusterName" in cluster:
+        if "aws" in values:
+            return []
+        what = "is missing: an EKS cluster needs it"
+        return [(path, what, _set(path)) for path in ("aws.accountId", "aws.region")]
+    faults = []
     controller = values.get("loadBalancerController")
-    installs = isinstance(controller, dict) and controller.get("mode") == "install"
-    if needs_aws and "aws" not in values:
-        for path in ("aws.accountId", "aws.region"):
-            faults.append((path, "is missing: an EKS cluster needs it", _set(path)))
-    if installs and not needs_aws and isinstance(cluster, dict):
-        faults.append(("loadBalancerController.mode", "is install, which needs an EKS cluster: "
+    mode = controller.get("mode") if isinstance(controller, dict) else None
+    if mode in ("install", "existing", "auto-mode"):
+        faults.append(("loadBalancerController.mode", f"is {mode}, which needs an EKS cluster: "
                        f"set {PROJECT}:cluster.eksClusterName, or mode none",
                        f"pulumi config set {_path('loadBalancerController.mode')} none"))  # fmt: skip
+    if isinstance(role, dict) and ("policy" in role or role.get("identity") == "pod-identity"):
+        what = f"needs an EKS cluster: set {PROJECT}:cluster.eksClusterName, or only the ARN of a role"
+        faults.append(("pythonScript", what, f"pulumi config set {_path('pythonScript.roleArn')} ARN"))
     return faults
 
 

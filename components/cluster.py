@@ -24,6 +24,24 @@ class EksCluster:
     vpc_id: str
     oidc_issuer: str
     """Without `https://`."""
+    is_auto_mode: bool = False
+    """EKS runs the nodes, the load balancer controller and the Pod Identity agent."""
+
+    @property
+    def partition(self) -> str:
+        return self.arn.split(":")[1]
+
+    @property
+    def region(self) -> str:
+        return self.arn.split(":")[3]
+
+    @property
+    def account_id(self) -> str:
+        return self.arn.split(":")[4]
+
+    @property
+    def oidc_provider_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{self.oidc_issuer}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +74,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
         arn=found.arn,
         vpc_id=found.vpc_config.vpc_id,
         oidc_issuer=found.identities[0].oidcs[0].issuer.removeprefix("https://"),
+        is_auto_mode=any(compute.enabled for compute in found.compute_configs or []),
     )
     config = _for_eks(found, account.region)
     return _cluster(config, found.arn, eks=eks, aws_provider=aws_provider)

@@ -1,34 +1,61 @@
-"""The AWS Load Balancer Controller on an EKS cluster: its permissions in AWS, and its Helm release.
+"""The AWS Load Balancer Controller on an EKS cluster: its permissions in AWS, its CRDs, and its Helm release.
 
 It turns the application's Ingress into a load balancer, and so it comes before the application and
 goes after it: without it an Ingress has no address, and one that is deleted waits for it forever.
 """
 
-import hashlib
+import asyncio
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
-from settings import LoadBalancerControllerSettings
+from components.release import Api, ApiError
+from components.service_account_role import (
+    ROLE_ANNOTATION,
+    ServiceAccountRole,
+    ServiceAccountRoleArgs,
+    role_arn,
+)
+from settings import Identity, LoadBalancerControllerSettings
 
+# One unit: a version, the permissions it needs as its makers publish them, and the CRDs of its chart.
 CHART = "aws-load-balancer-controller"
 VERSION = "3.5.0"
-# The permissions that VERSION needs, as its makers publish them: renew one with the other.
 POLICY = Path(__file__).with_name("load_balancer_controller_policy.json")
-# Where that list holds; the isolated partitions have lists of their own.
+CRDS = (
+    "albtargetcontrolconfigs.elbv2.k8s.aws",
+    "globalaccelerators.aga.k8s.aws",
+    "ingressclassparams.elbv2.k8s.aws",
+    "listenerruleconfigurations.gateway.k8s.aws",
+    "loadbalancerconfigurations.gateway.k8s.aws",
+    "targetgroupbindings.elbv2.k8s.aws",
+    "targetgroupconfigurations.gateway.k8s.aws",
+)
+# Where that list of permissions holds; the isolated partitions have lists of their own.
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
+NAME = "load-balancer-controller"
 NAMESPACE = "kube-system"
 # What the role trusts, and what the chart creates.
 SERVICE_ACCOUNT = "aws-load-balancer-controller"
+OWNER = "mern/installed-by"
+"""Annotation of the ServiceAccount: the stack that has installed the controller."""
 
-LONGEST_ROLE_NAME = 64  # of IAM
+IN_USE = {
+    "Ingress": "/apis/networking.k8s.io/v1/ingresses",
+    "Service": "/api/v1/services",
+    "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings",
+}
+"""What the controller has a finalizer on while it keeps something in AWS for it."""
+
+ESTABLISHED_WITHIN = 30  # seconds, a CRD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +63,18 @@ class LoadBalancerControllerArgs:
     """What to install. All of it is known when the program starts: no Outputs."""
 
     cluster: EksCluster
-    identity: Literal["irsa", "pod-identity"] = "irsa"
-    """How the pods get their role: `irsa` by the cluster's OIDC issuer, which must be an identity
-    provider of the account; `pod-identity` by EKS, whose agent must run on the nodes."""
+    api: Api
+    crds: list[dict[str, Any]]
+    """Of the chart; see `read_crds`."""
+    identity: Identity = "irsa"
     chart_repository: str
-    """Address of the Helm repository that has the chart."""
+    """Address of the Helm repository that has the chart, `https://…` or `oci://…`."""
     timeout: int = 300
     """Seconds that Helm waits for the controller to become ready before it rolls back."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
             raise ValueError(f"timeout is a positive number of seconds, not {self.timeout}")
-        if self.partition not in PARTITIONS:
-            raise pulumi.RunError(
-                f"{self.cluster.arn}: which permissions the load balancer controller needs is not "
-                f"known for partition {self.partition}, only for {', '.join(PARTITIONS)}\n"
-                "      pulumi config set --path 'mern:loadBalancerController.mode' none"
-            )
-
-    @property
-    def partition(self) -> str:
-        return self.cluster.arn.split(":")[1]
-
-    @property
-    def region(self) -> str:
-        return self.cluster.arn.split(":")[3]
-
-    @property
-    def account_id(self) -> str:
-        return self.cluster.arn.split(":")[4]
 
 
 class LoadBalancerController(pulumi.ComponentResource):
@@ -73,89 +83,79 @@ class LoadBalancerController(pulumi.ComponentResource):
     role_arn: str
 
     @classmethod
-    def for_stack(
+    def plan(
         cls, settings: LoadBalancerControllerSettings, cluster: Cluster
-    ) -> "LoadBalancerController | None":
-        """The controller that the stack's config asks for, None where it asks for none.
+    ) -> LoadBalancerControllerArgs | None:
+        """What this stack has to install, None where it installs nothing.
 
         Raises:
-            pulumi.RunError: the cluster is in a partition of AWS that has other permissions.
+            pulumi.RunError: the cluster is in a partition of AWS that has other permissions, the chart
+                cannot be had, or the cluster has a controller that is not this stack's.
         """
-        if settings.mode == "none":
+        if settings.mode != "install":
             return None
         assert cluster.eks is not None  # Settings has seen to it  # noqa: S101
-        args = LoadBalancerControllerArgs(
+        if cluster.eks.partition not in PARTITIONS:
+            raise pulumi.RunError(
+                f"{cluster.eks.arn}: which permissions the load balancer controller needs is not "
+                f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
+                "      pulumi config set --path 'mern:loadBalancerController.mode' none"
+            )
+        _refuse_another(cluster.api)
+        return LoadBalancerControllerArgs(
             cluster=cluster.eks,
+            api=cluster.api,
+            crds=read_crds(settings.chart_repository, cluster.provider),
             identity=settings.identity,
             chart_repository=settings.chart_repository,
         )
-        providers = [cluster.provider, cluster.aws_provider]
-        return cls("load-balancer-controller", args, pulumi.ResourceOptions(providers=providers))
+
+    @classmethod
+    def install(
+        cls, args: LoadBalancerControllerArgs | None, cluster: Cluster
+    ) -> "LoadBalancerController | None":
+        """Register what `plan` has found, None where that is nothing."""
+        if cluster.eks is None:
+            return None
+        # Registered also by a stack that has ceased to install it: its deletion runs the hook.
+        guard = _removal_guard(cluster.api)
+        return cls(args, cluster, guard) if args else None
 
     def __init__(
-        self,
-        name: str,
-        args: LoadBalancerControllerArgs,
-        opts: pulumi.ResourceOptions | None = None,
+        self, args: LoadBalancerControllerArgs, cluster: Cluster, guard: pulumi.ResourceHook
     ) -> None:
-        super().__init__("mern:index:LoadBalancerController", name, None, opts)
-        role_name = _role_name(args.cluster.name, name)
+        opts = pulumi.ResourceOptions(providers=[cluster.provider, cluster.aws_provider])
+        super().__init__("mern:index:LoadBalancerController", NAME, None, opts)
+        self._args = args
+        self._guard = guard
         # Known now, so that a preview shows the release's values before the role exists.
-        self.role_arn = f"arn:{args.partition}:iam::{args.account_id}:role/{role_name}"
-        # A pod gets its identity when it starts or never, so the release comes after all of this;
-        # in a destroy it goes first, while it can still clean up.
-        identity = self._identity(name, role_name, args)
-        self._release(name, args, pulumi.ResourceOptions(parent=self, depends_on=identity))
+        self.role_arn = role_arn(args.cluster, NAME)
+        role = ServiceAccountRole(
+            NAME,
+            ServiceAccountRoleArgs(
+                cluster=args.cluster,
+                namespace=NAMESPACE,
+                service_account=SERVICE_ACCOUNT,
+                identity=args.identity,
+                description=f"Load balancer controller {VERSION} of EKS cluster {args.cluster.name}",
+                policy=permissions(args.cluster.partition),
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        # A pod gets its identity when it starts or never, so the release comes after the role; in a
+        # destroy it goes first, while it can still clean up.
+        self._release(args, pulumi.ResourceOptions(parent=self, depends_on=[role], hooks=self._hooks()))
         self.register_outputs({"roleArn": self.role_arn})
 
-    def _identity(self, name: str, role_name: str, args: LoadBalancerControllerArgs) -> list[pulumi.Resource]:
-        child = pulumi.ResourceOptions(parent=self)
-        tags = {
-            "project": pulumi.get_project(),
-            "stack": pulumi.get_stack(),
-            "cluster": args.cluster.name,
-            "managed-by": "pulumi",
-        }
-        role = aws.iam.Role(
-            f"{name}-role",
-            name=role_name,
-            description=f"Load balancer controller of EKS cluster {args.cluster.name}",
-            assume_role_policy=json.dumps(trust_policy(args)),
-            tags=tags,
-            opts=child,
-        )
-        policy = aws.iam.Policy(
-            f"{name}-policy",
-            name=role_name,
-            description=f"What the load balancer controller {VERSION} needs",
-            policy=json.dumps(permissions(args.partition)),
-            tags=tags,
-            opts=child,
-        )
-        attachment = aws.iam.RolePolicyAttachment(
-            f"{name}-attachment", role=role.name, policy_arn=policy.arn, opts=child
-        )
-        if args.identity == "irsa":
-            return [attachment]
-        association = aws.eks.PodIdentityAssociation(
-            f"{name}-association",
-            cluster_name=args.cluster.name,
-            namespace=NAMESPACE,
-            service_account=SERVICE_ACCOUNT,
-            role_arn=role.arn,
-            tags=tags,
-            opts=child,
-        )
-        return [attachment, association]
-
-    def _release(self, name: str, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions) -> None:
+    def _release(self, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions) -> None:
+        is_oci = args.chart_repository.startswith("oci://")
         Release(
-            f"{name}-release",
+            f"{NAME}-release",
             name=CHART,
             namespace=NAMESPACE,
-            chart=CHART,
+            chart=f"{args.chart_repository}/{CHART}" if is_oci else CHART,
             version=VERSION,
-            repository_opts=RepositoryOptsArgs(repo=args.chart_repository),
+            repository_opts=None if is_oci else RepositoryOptsArgs(repo=args.chart_repository),
             values=chart_values(args, self.role_arn),
             timeout=args.timeout,
             atomic=True,
@@ -168,6 +168,169 @@ class LoadBalancerController(pulumi.ComponentResource):
             opts=opts,
         )
 
+    def _hooks(self) -> pulumi.ResourceHookBinding:
+        in_previews = pulumi.ResourceHookOptions(on_dry_run=True)
+        apply = pulumi.ResourceHook(f"{NAME}-crds", self._apply_crds, in_previews)
+        verify = [self._verify_identity] if self._args.identity == "pod-identity" else []
+        return pulumi.ResourceHookBinding(
+            before_create=[apply],
+            before_update=[apply],
+            after_create=verify,
+            after_update=verify,
+            before_delete=[self._guard],
+        )
+
+    async def _apply_crds(self, _: pulumi.ResourceHookArgs) -> None:
+        """Helm installs the CRDs of a chart once and never renews or removes them."""
+        try:
+            await asyncio.to_thread(apply_crds, self._args.api, self._args.crds, pulumi.runtime.is_dry_run())
+        except ApiError as error:
+            if not (pulumi.runtime.is_dry_run() and error.code == 403):
+                raise
+            pulumi.log.info(f"the CRDs of {CHART} were not checked: {error}", self)
+
+    async def _verify_identity(self, _: pulumi.ResourceHookArgs) -> None:
+        """EKS gives a pod its identity when it is made; one made too early never gets it."""
+        without = await asyncio.to_thread(_without_credentials, self._args.api)
+        if without:
+            pulumi.log.warn(
+                f"{len(without)} pods of the load balancer controller have no credentials from EKS Pod "
+                f"Identity ({', '.join(without)}): does its agent run? Then start them anew:\n"
+                f"    kubectl rollout restart deployment/{CHART} -n {NAMESPACE}",
+                self,
+            )
+
+
+def _removal_guard(api: Api) -> pulumi.ResourceHook:
+    """A hook for before the controller is deleted, which refuses that while others need it."""
+
+    async def refuse(_: pulumi.ResourceHookArgs) -> None:
+        needing = await asyncio.to_thread(lambda: list(_in_use(api)))
+        if needing:
+            raise RuntimeError(
+                "the load balancer controller is still needed, and without it these could never be deleted: "
+                f"{', '.join(needing)}. Delete them first, or let another stack own the controller."
+            )
+
+    return pulumi.ResourceHook(f"{NAME}-guard", refuse)
+
+
+def _in_use(api: Api) -> Iterator[str]:
+    for kind, path in IN_USE.items():
+        try:
+            items = api.get(path).get("items") or []
+        except ApiError as error:
+            if error.code == 404:  # the CRD is not there
+                continue
+            raise
+        for item in items:
+            meta = item["metadata"]
+            if any(name.partition("/")[0].endswith("k8s.aws") for name in meta.get("finalizers") or []):
+                yield f"{kind} {meta['namespace']}/{meta['name']}"
+
+
+def _refuse_another(api: Api) -> None:
+    """Two stacks on one cluster must not fight over one controller."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}"
+    try:
+        notes = api.get(path)["metadata"].get("annotations") or {}
+    except Exception as error:
+        if not (isinstance(error, ApiError) and error.code == 404):
+            pulumi.log.info(
+                "whether the cluster has a load balancer controller already was not checked: "
+                f"{str(error) or type(error).__name__}"
+            )
+        return
+    if notes.get(OWNER) != _owner():
+        by = f"stack {notes[OWNER]}" if OWNER in notes else "somebody else"
+        raise pulumi.RunError(
+            f"mern:loadBalancerController.mode is install, but the cluster has a controller of {by} already\n"
+            "      pulumi config set --path 'mern:loadBalancerController.mode' existing"
+        )
+
+
+def _owner() -> str:
+    return f"{pulumi.get_project()}/{pulumi.get_stack()}"
+
+
+def _without_credentials(api: Api) -> list[str]:
+    selector = f"app.kubernetes.io/name={CHART}"
+    pods = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector).get("items") or []
+    return [
+        pod["metadata"]["name"]
+        for pod in pods
+        if not any(
+            variable["name"] == "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+            for container in pod["spec"]["containers"]
+            for variable in container.get("env") or []
+        )
+    ]
+
+
+def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[str, Any]]:
+    """The CRDs in the pinned chart of `repository`.
+
+    Raises:
+        pulumi.RunError: the chart cannot be had, or it has other CRDs than the pinned version.
+    """
+    is_oci = repository.startswith("oci://")
+    options = {
+        "chart": f"{repository}/{CHART}" if is_oci else CHART,
+        "version": VERSION,
+        "fetch_opts": {} if is_oci else {"repo": repository},
+        "release_name": CHART,
+        "namespace": NAMESPACE,
+        "values": {"clusterName": "any"},
+    }
+    mend = "      pulumi config set --path 'mern:loadBalancerController.chartRepository' URL"
+    try:
+        answer = pulumi.runtime.invoke(
+            "kubernetes:helm:template",
+            {"jsonOpts": json.dumps(options)},
+            pulumi.InvokeOptions(provider=provider),
+        )
+    except Exception as error:  # the SDK raises a bare Exception for every failed call
+        raise pulumi.RunError(
+            f"mern:loadBalancerController.chartRepository: {CHART} {VERSION} cannot be had from "
+            f"{repository}: {error}\n{mend}"
+        ) from None
+    found = (answer.value or {}).get("result", [])
+    crds = {item["metadata"]["name"]: item for item in found if item["kind"] == "CustomResourceDefinition"}
+    if missing := [name for name in CRDS if name not in crds]:
+        raise pulumi.RunError(
+            f"mern:loadBalancerController.chartRepository: {CHART} {VERSION} of {repository} is not the one "
+            f"that this program is made for: it lacks the CRDs {', '.join(missing)}\n{mend}"
+        )
+    return [crds[name] for name in CRDS]
+
+
+def apply_crds(api: Api, crds: list[dict[str, Any]], dry_run: bool) -> None:
+    """Bring the CRDs into the cluster, or up to date there. Nothing deletes them: with a CRD goes every
+    object of its kind, those of other stacks too.
+
+    Raises:
+        ApiError: the API server refused one.
+        TimeoutError: one is not served in time.
+    """
+    query = {"fieldManager": "mern", "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+    paths = [
+        f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}" for crd in crds
+    ]
+    for path, crd in zip(paths, crds, strict=True):
+        api.apply(path, crd, **query)
+    give_up = time.monotonic() + ESTABLISHED_WITHIN
+    while not dry_run and (waiting := [path for path in paths if not _is_established(api.get(path))]):
+        if time.monotonic() > give_up:
+            raise TimeoutError(
+                f"the API server does not serve {', '.join(waiting)} after {ESTABLISHED_WITHIN} s"
+            )
+        time.sleep(0.2)
+
+
+def _is_established(crd: Any) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
 
 def permissions(partition: str) -> dict[str, Any]:
     """The IAM policy of the controller, for one of `PARTITIONS`."""
@@ -176,38 +339,13 @@ def permissions(partition: str) -> dict[str, Any]:
     return policy
 
 
-def trust_policy(args: LoadBalancerControllerArgs) -> dict[str, Any]:
-    """Who may take the role: the ServiceAccount in this cluster alone (`irsa`), or EKS,
-    which itself keeps whose role it is (`pod-identity`)."""
-    if args.identity == "pod-identity":
-        statement = {
-            "Principal": {"Service": "pods.eks.amazonaws.com"},
-            "Action": ["sts:AssumeRole", "sts:TagSession"],
-        }
-    else:
-        issuer = args.cluster.oidc_issuer
-        provider = f"arn:{args.partition}:iam::{args.account_id}:oidc-provider/{issuer}"
-        claims = {
-            f"{issuer}:sub": f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}",
-            # A token made for another audience, as the cluster's own API, is not for AWS.
-            f"{issuer}:aud": "sts.amazonaws.com",
-        }
-        statement = {
-            "Principal": {"Federated": provider},
-            "Action": "sts:AssumeRoleWithWebIdentity",
-            "Condition": {"StringEquals": claims},
-        }
-    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
-
-
-def chart_values(args: LoadBalancerControllerArgs, role_arn: str) -> dict[str, Any]:
+def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
     """The values of the controller's chart."""
-    by_annotation = args.identity == "irsa"
-    annotations = {"eks.amazonaws.com/role-arn": role_arn} if by_annotation else {}
+    annotations = {OWNER: _owner()} | ({ROLE_ANNOTATION: role} if args.identity == "irsa" else {})
     return {
         "clusterName": args.cluster.name,
         # Left out, the controller asks the node's metadata service, which pods often cannot reach.
-        "region": args.region,
+        "region": args.cluster.region,
         "vpcId": args.cluster.vpc_id,
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "annotations": annotations},
         "replicaCount": 2,
@@ -224,13 +362,3 @@ def chart_values(args: LoadBalancerControllerArgs, role_arn: str) -> dict[str, A
         # controller is ready, it stops the creation of every Service in the cluster.
         "enableServiceMutatorWebhook": False,
     }
-
-
-def _role_name(cluster: str, purpose: str) -> str:
-    """A fixed name, unique in the account: no part but a stack's name may contain a dot."""
-    parts = [pulumi.get_project(), pulumi.get_stack(), cluster, purpose]
-    name = ".".join(parts)
-    if len(name) <= LONGEST_ROLE_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_ROLE_NAME - 9]}-{digest}"

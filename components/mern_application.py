@@ -1,5 +1,6 @@
 """The MERN application on a cluster: its namespace, the values of its chart, and the release."""
 
+import asyncio
 import copy
 import hashlib
 import json
@@ -9,8 +10,16 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import Cluster
-from components.release import Api, ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
+from components.cluster import Cluster, EksCluster
+from components.release import Api, ApiError, ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
+from components.release.api import Object
+from components.service_account_role import (
+    ROLE_ANNOTATION,
+    ServiceAccountRole,
+    ServiceAccountRoleArgs,
+    associate,
+    role_arn,
+)
 from settings import NamespaceSettings, Settings, has_existing_secret
 
 RELEASE = "mern"
@@ -20,7 +29,12 @@ IMAGES = ("mernClient", "mernServer", "pythonScript")
 
 # Asks the load balancer controller to hold a pod back until its target is healthy. It acts on pods
 # made after it, so it is there before the release.
-NAMESPACE_LABELS = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
+READINESS_GATE = "elbv2.k8s.aws/pod-readiness-gate-inject"
+READINESS_GATE_OF_AUTO_MODE = "eks.amazonaws.com/pod-readiness-gate-inject"
+
+SCRIPT = "python-script"
+PROTECTED = "deletion_protection.enabled=true"
+NO_ADDRESS = "none yet: the load balancer is being made; `pulumi up` again shows its address"
 
 
 def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
@@ -31,7 +45,7 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
             refuses objects.
         pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime.
     """
-    values = chart_values(settings, _running_values(settings, cluster))
+    values = chart_values(settings, _running_values(settings, cluster), cluster.eks)
     _put_checksum(values, settings.namespace.name, cluster.api)
     args = ReleaseArgs(
         chart=CHART,
@@ -47,6 +61,11 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
     )
     plan = plan_release(args, cluster.provider, cluster.api)
     _refuse_short_timeout(plan)
+    if cluster.eks and PROTECTED in alb_annotation(ingress_of(plan), "load-balancer-attributes"):
+        pulumi.log.warn(
+            "the load balancer is protected from deletion: while mern:values ingress.loadBalancerAttributes "
+            "has deletion_protection.enabled, `pulumi destroy` refuses"
+        )
     return plan
 
 
@@ -69,12 +88,13 @@ def _refuse_short_timeout(plan: ReleasePlan) -> None:
         )
 
 
-def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, Any]:
-    """The chart's values: `mern:values`, the image tag, and the credentials.
+def chart_values(settings: Settings, running: Mapping[str, Any], eks: EksCluster | None) -> dict[str, Any]:
+    """The chart's values: `mern:values`, the image tag, the credentials, and the script's role.
 
     Args:
         settings: of the stack.
         running: the values of what runs now; they give the image tags that the config leaves open.
+        eks: where the script's role is made, if the stack makes one.
     """
     values = copy.deepcopy(settings.values)
     for part in IMAGES:
@@ -89,9 +109,9 @@ def chart_values(settings: Settings, running: Mapping[str, Any]) -> dict[str, An
     if settings.aws_access_key_id and settings.aws_secret_access_key:
         _put(values, "pythonScript", "awsAccessKeyId", settings.aws_access_key_id)
         _put(values, "pythonScript", "awsSecretAccessKey", settings.aws_secret_access_key)
-    if settings.python_script:
-        role = settings.python_script.role_arn
-        _put(values, "pythonScript.serviceAccount.annotations", "eks.amazonaws.com/role-arn", role)
+    if settings.python_script and settings.python_script.identity == "irsa":
+        role = settings.python_script.role_arn or (eks and role_arn(eks, SCRIPT))
+        _put(values, "pythonScript.serviceAccount.annotations", ROLE_ANNOTATION, role)
     return values
 
 
@@ -170,32 +190,140 @@ def _tag(values: Mapping[str, Any], part: str) -> str | None:
 
 
 class MernApplication(pulumi.ComponentResource):
-    """The release in its namespace."""
+    """The release in its namespace, and the script's role."""
 
     release: ChartRelease
+    hosts: list[str]
+    """What the load balancer answers to; empty: anything."""
+    url: pulumi.Output[str] | None
+    """Where the application is reached; None without an Ingress, a sentence while it has no address."""
+    address: pulumi.Output[str] | None
+    """The load balancer's own name in DNS, for the hosts to point to; otherwise like `url`."""
 
     def __init__(
         self,
         name: str,
         plan: ReleasePlan,
-        namespace: NamespaceSettings,
-        opts: pulumi.ResourceOptions | None = None,
+        settings: Settings,
+        cluster: Cluster,
+        depends_on: list[pulumi.Resource],
     ) -> None:
-        super().__init__("mern:index:MernApplication", name, None, opts)
+        providers = [each for each in (cluster.provider, cluster.aws_provider) if each]
+        super().__init__(
+            "mern:index:MernApplication", name, None, pulumi.ResourceOptions(providers=providers)
+        )
+        auto_mode = settings.load_balancer_controller.mode == "auto-mode"
+        label = READINESS_GATE_OF_AUTO_MODE if auto_mode else READINESS_GATE
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
-        depends_on = list(opts.depends_on or [] if opts else [])
-        depends_on.append(_namespace(name, namespace, self, depends_on))
-        self.release = ChartRelease(name, plan, pulumi.ResourceOptions(parent=self, depends_on=depends_on))
+        namespace = _namespace(name, settings.namespace, {label: "enabled"}, self, depends_on)
+        role = _script_role(settings, cluster, plan, self)
+        self.release = ChartRelease(
+            name,
+            plan,
+            pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, namespace, *role]),
+            before_delete=[_deletion_guard(plan)] if cluster.eks else [],
+        )
+        ingress = ingress_of(plan)
+        self.hosts = [rule["host"] for rule in _rules(ingress) if rule.get("host")]
+        self.url = self.address = None
+        if ingress:
+            scheme = "https" if "HTTPS" in alb_annotation(ingress, "listen-ports") else "http"
+            self.address = self.release.status.apply(lambda _: _address(plan, ingress))
+            host = next(iter(self.hosts), "")
+            self.url = self.address.apply(
+                lambda found: found if found == NO_ADDRESS else f"{scheme}://{host or found}"
+            )
         self.register_outputs({})
+
+
+def _script_role(
+    settings: Settings, cluster: Cluster, plan: ReleasePlan, parent: pulumi.Resource
+) -> list[pulumi.Resource]:
+    """What gives the script's pods their role; it comes before them."""
+    script = settings.python_script
+    if script is None or cluster.eks is None:
+        return []
+    job = next(item for item in plan.objects if item["kind"] == "CronJob")
+    account = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"]
+    opts = pulumi.ResourceOptions(parent=parent)
+    if script.policy is not None:
+        args = ServiceAccountRoleArgs(
+            cluster=cluster.eks,
+            namespace=plan.args.namespace,
+            service_account=account,
+            identity=script.identity,
+            description=f"python-script of {plan.args.namespace} in EKS cluster {cluster.eks.name}",
+            policy=script.policy,
+        )
+        return [ServiceAccountRole(SCRIPT, args, opts)]
+    if script.identity == "pod-identity":
+        assert script.role_arn  # Settings has seen to it  # noqa: S101
+        return [associate(SCRIPT, cluster.eks, plan.args.namespace, account, script.role_arn, opts)]
+    return []
+
+
+def _deletion_guard(plan: ReleasePlan) -> pulumi.ResourceHook:
+    """A hook for before the release is deleted: while its load balancer is protected, the deletion of
+    the Ingress would hang."""
+
+    async def refuse(_: pulumi.ResourceHookArgs) -> None:
+        live = await asyncio.to_thread(_live_ingress, plan, ingress_of(plan))
+        if PROTECTED in alb_annotation(live, "load-balancer-attributes"):
+            raise RuntimeError(
+                "the load balancer is protected from deletion, and without it the Ingress cannot go. First\n"
+                "    pulumi config set --path 'mern:values.ingress.loadBalancerAttributes["
+                '"deletion_protection.enabled"]\' false --type string\n    pulumi up'
+            )
+
+    return pulumi.ResourceHook(f"{plan.args.name}-deletion-guard", refuse)
+
+
+def ingress_of(plan: ReleasePlan) -> Object:
+    """The Ingress of the chart, empty where it has none."""
+    return next((item for item in plan.objects if item["kind"] == "Ingress"), {})
+
+
+def _live_ingress(plan: ReleasePlan, ingress: Object) -> Object:
+    if not ingress:
+        return {}
+    path = (
+        f"/apis/networking.k8s.io/v1/namespaces/{plan.args.namespace}/ingresses/{ingress['metadata']['name']}"
+    )
+    try:
+        return plan.api.get(path)
+    except ApiError as error:
+        if error.code == 404:
+            return {}
+        raise
+
+
+async def _address(plan: ReleasePlan, ingress: Object) -> str:
+    try:
+        live = await asyncio.to_thread(_live_ingress, plan, ingress)
+    except Exception as error:
+        return f"could not be read ({str(error) or type(error).__name__})"
+    found = live.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+    return str(found[0].get("hostname") or found[0].get("ip") or NO_ADDRESS)
+
+
+def _rules(ingress: Object) -> list[Any]:
+    return ingress.get("spec", {}).get("rules") or []
+
+
+def alb_annotation(ingress: Object, name: str) -> str:
+    """An annotation of the load balancer controller, empty where it is not there."""
+    notes = ingress.get("metadata", {}).get("annotations") or {}
+    return str(notes.get(f"alb.ingress.kubernetes.io/{name}", ""))
 
 
 def _namespace(
     name: str,
     settings: NamespaceSettings,
+    labels: Mapping[str, str],
     parent: pulumi.Resource,
     depends_on: list[pulumi.Resource],
 ) -> pulumi.Resource:
-    metadata = {"name": settings.name, "labels": NAMESPACE_LABELS}
+    metadata = {"name": settings.name, "labels": labels}
     opts = pulumi.ResourceOptions(parent=parent, depends_on=depends_on)
     if settings.mode == "existing":
         return kubernetes.core.v1.NamespacePatch(f"{name}-namespace", metadata=metadata, opts=opts)

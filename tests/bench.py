@@ -26,7 +26,7 @@ import yaml
 from pulumi_kubernetes.helm.v3 import Release
 
 from components.cluster import connect
-from components.mern_application import NAMESPACE_LABELS, chart_values
+from components.mern_application import READINESS_GATE, chart_values
 from components.release import ChartRelease, ReleaseArgs, plan_release
 from components.release.secret_values import marked
 from sandbox.control_plane import ControlPlane
@@ -76,14 +76,14 @@ def bare_application() -> None:
     settings = Settings.load()
     cluster = connect(settings.cluster, settings.aws)
     opts = pulumi.ResourceOptions(provider=cluster.provider)
-    metadata = {"name": settings.namespace.name, "labels": NAMESPACE_LABELS}
+    metadata = {"name": settings.namespace.name, "labels": {READINESS_GATE: "enabled"}}
     namespace = kubernetes.core.v1.Namespace("mern-namespace", metadata=metadata, opts=opts)
     release = Release(
         "mern",
         name="mern",
         namespace=settings.namespace.name,
         chart="./chart",
-        values=marked(chart_values(settings, {})),
+        values=marked(chart_values(settings, {}, None)),
         timeout=settings.release.timeout,
         **HELM,
         opts=pulumi.ResourceOptions(provider=cluster.provider, depends_on=[namespace]),

@@ -11,7 +11,7 @@ when Helm fails it says why, and what a killed run left behind is mended.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from components.release.chart import ChartError
 from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, mask, secrets_of
 
-__all__ = ["Api", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
+__all__ = ["Api", "ApiError", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
 # What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
 OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+|, installed \S+)?")
@@ -235,7 +235,21 @@ class ChartRelease(pulumi.ComponentResource):
     status: pulumi.Output[Any]
     """What Helm says of the deployed release: revision, status, version of the chart."""
 
-    def __init__(self, name: str, plan: ReleasePlan, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        plan: ReleasePlan,
+        opts: pulumi.ResourceOptions | None = None,
+        before_delete: Sequence[pulumi.ResourceHook] = (),
+    ) -> None:
+        """Register what `plan` holds.
+
+        Args:
+            name: of the resources.
+            plan: of `plan_release`.
+            opts: of the component.
+            before_delete: hooks of the Release; with any, `pulumi destroy` needs `--run-program`.
+        """
         super().__init__("helm:index:ChartRelease", name, None, opts)
         args = plan.args
         for note in plan.notes:
@@ -266,7 +280,7 @@ class ChartRelease(pulumi.ComponentResource):
             # Acts on a first install only, over what a killed one left; refuses over a deployed one.
             replace=True,
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=opts.depends_on if opts else None, hooks=rollout.hooks()
+                parent=self, depends_on=opts.depends_on if opts else None, hooks=rollout.hooks(before_delete)
             ),
         )
         if args.show_objects:

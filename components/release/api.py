@@ -54,6 +54,10 @@ class Api:
     def create(self, path: str, item: Object, **query: str) -> Object:
         return self._send("POST", path, query, {"Content-Type": "application/json"}, item)
 
+    def apply(self, path: str, item: Object, **query: str) -> Object:
+        """A server-side apply; `fieldManager` has to be among `query`."""
+        return self._send("PATCH", path, query, {"Content-Type": "application/apply-patch+yaml"}, item)
+
     def merge_patch(self, path: str, patch: Object, **query: str) -> Object:
         """A JSON merge patch (RFC 7386): null removes a key, a list is replaced whole."""
         headers = {"Content-Type": "application/merge-patch+json"}

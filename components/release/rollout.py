@@ -47,7 +47,7 @@ class Rollout:
     """What progress and reports are shown on."""
     _watch: "Watch | None" = None
 
-    def hooks(self) -> pulumi.ResourceHookBinding:
+    def hooks(self, before_delete: Sequence[pulumi.ResourceHook] = ()) -> pulumi.ResourceHookBinding:
         """What the engine calls before and after the Release is deployed, and when that fails."""
         in_previews = pulumi.ResourceHookOptions(on_dry_run=True)
         named = f"{self.namespace}-{self.name}"
@@ -56,6 +56,7 @@ class Rollout:
             before_update=[pulumi.ResourceHook(f"{named}-before-update", self._before_update, in_previews)],
             after_create=[self._after],
             after_update=[self._after],
+            before_delete=list(before_delete),
             on_error=[pulumi.ErrorHook(f"{named}-on-error", self._on_error)],
         )
 

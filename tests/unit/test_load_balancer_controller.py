@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import Any
-from unittest import mock
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pulumi
 import pulumi_aws as aws
@@ -14,16 +13,31 @@ import pytest
 from components.cluster import Cluster, EksCluster
 from components.load_balancer_controller import (
     CHART,
+    CRDS,
     POLICY,
     VERSION,
     LoadBalancerController,
     LoadBalancerControllerArgs,
+    _in_use,
 )
+from components.release import ApiError
 from settings import LoadBalancerControllerSettings
-from tests.unit.recording import Recording, run
+from tests.unit.recording import Recording, fails, run
 
 # The permission list that belongs to a version: neither changes without the other.
 POLICIES = {"3.5.0": "d917aaadbc3281054a592cd496f5c80f8e0c11d59004558e1a05c7dc395b286a"}
+# And so do the CRDs in its chart.
+CRDS_OF = {
+    "3.5.0": {
+        "albtargetcontrolconfigs.elbv2.k8s.aws",
+        "globalaccelerators.aga.k8s.aws",
+        "ingressclassparams.elbv2.k8s.aws",
+        "listenerruleconfigurations.gateway.k8s.aws",
+        "loadbalancerconfigurations.gateway.k8s.aws",
+        "targetgroupbindings.elbv2.k8s.aws",
+        "targetgroupconfigurations.gateway.k8s.aws",
+    }
+}
 
 ISSUER = "oidc.eks.eu-central-1.amazonaws.com/id/0123456789ABCDEF"
 ROLE = "aws:iam/role:Role"
@@ -31,6 +45,8 @@ POLICY_TYPE = "aws:iam/policy:Policy"
 ATTACHMENT = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
 ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
 RELEASE = "kubernetes:helm.sh/v3:Release"
+TEMPLATE = "kubernetes:helm:template"
+SERVICE_ACCOUNT_PATH = "/api/v1/namespaces/kube-system/serviceaccounts/aws-load-balancer-controller"
 
 
 def eks(name: str = "shop", partition: str = "aws", region: str = "eu-central-1") -> EksCluster:
@@ -42,23 +58,44 @@ def eks(name: str = "shop", partition: str = "aws", region: str = "eu-central-1"
     )
 
 
-def program(cluster: EksCluster, **settings: Any) -> Callable[[], object]:
+class FakeApi:
+    """A cluster with the given objects, path to object."""
+
+    def __init__(self, objects: dict[str, Any] | None = None) -> None:
+        self.objects = objects or {}
+
+    def get(self, path: str, **_: str) -> Any:
+        if path not in self.objects:
+            raise ApiError(404, {"reason": "NotFound"})
+        return self.objects[path]
+
+
+def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) -> Callable[[], object]:
     def install() -> object:
-        return LoadBalancerController.for_stack(
-            LoadBalancerControllerSettings.model_validate(settings),
-            Cluster(
-                provider=kubernetes.Provider("cluster"),
-                aws_provider=aws.Provider("aws", region="eu-central-1"),
-                api=mock.NonCallableMock(spec=()),  # the controller reads nothing
-                eks=cluster,
-            ),
+        here = Cluster(
+            provider=kubernetes.Provider("cluster"),
+            aws_provider=aws.Provider("aws", region="eu-central-1"),
+            api=cast(Any, api or FakeApi()),
+            eks=cluster,
         )
+        wanted = LoadBalancerControllerSettings.model_validate(settings)
+        return LoadBalancerController.install(LoadBalancerController.plan(wanted, here), here)
 
     return install
 
 
+def crds(names: Sequence[str] = CRDS) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The chart as it is rendered."""
+
+    def rendered(_: dict[str, Any]) -> dict[str, Any]:
+        kinds = [{"kind": "CustomResourceDefinition", "metadata": {"name": name}} for name in names]
+        return {"result": [*kinds, {"kind": "Service", "metadata": {"name": "webhook"}}]}
+
+    return rendered
+
+
 def install(cluster: EksCluster | None = None, stack: str = "staging", **settings: Any) -> Recording:
-    done = run(program(cluster or eks(), mode="install", **settings), stack=stack)
+    done = run(program(cluster or eks(), mode="install", **settings), stack=stack, answers={TEMPLATE: crds()})
     if done.error:
         raise done.error
     return done
@@ -79,6 +116,80 @@ def test_the_permission_list_is_the_one_of_the_pinned_version() -> None:
     canonical = json.dumps(json.loads(POLICY.read_text()), sort_keys=True)
 
     assert hashlib.sha256(canonical.encode()).hexdigest() == POLICIES[VERSION]
+
+
+def test_the_crds_are_those_of_the_pinned_version() -> None:
+    assert set(CRDS) == CRDS_OF[VERSION]
+
+
+def test_a_chart_with_other_crds_is_refused() -> None:
+    done = run(program(eks(), mode="install"), answers={TEMPLATE: crds(CRDS[1:])})
+
+    assert isinstance(done.error, pulumi.RunError)
+    assert f"it lacks the CRDs {CRDS[0]}" in str(done.error)
+    assert done.besides_providers() == []
+
+
+def test_a_chart_that_cannot_be_had_is_refused_with_the_key_that_says_where_it_is() -> None:
+    done = run(
+        program(eks(), mode="install", chartRepository="https://nowhere"),
+        answers={TEMPLATE: fails("failed to pull chart: no such host")},
+    )
+
+    assert isinstance(done.error, pulumi.RunError)
+    assert str(done.error).startswith("mern:loadBalancerController.chartRepository: aws-load-balancer-contr")
+    assert "cannot be had from https://nowhere: " in str(done.error)
+    assert "pulumi config set --path 'mern:loadBalancerController.chartRepository' URL" in str(done.error)
+
+
+def test_an_oci_registry_can_have_the_chart() -> None:
+    inputs = install(chartRepository="oci://charts.example/eks").one(RELEASE).inputs
+
+    assert inputs["chart"] == "oci://charts.example/eks/aws-load-balancer-controller"
+    assert "repositoryOpts" not in inputs
+
+
+@pytest.mark.parametrize(
+    ("annotations", "whose"),
+    [
+        ({"mern/installed-by": "mern/production"}, "a controller of stack mern/production already"),
+        ({}, "a controller of somebody else already"),
+        ({"mern/installed-by": "mern/staging"}, ""),
+    ],
+)
+def test_two_stacks_do_not_fight_over_one_controller(annotations: dict[str, str], whose: str) -> None:
+    there = {SERVICE_ACCOUNT_PATH: {"metadata": {"annotations": annotations}}}
+
+    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers={TEMPLATE: crds()})
+
+    if whose:
+        assert isinstance(done.error, pulumi.RunError)
+        assert whose in str(done.error)
+        assert "pulumi config set --path 'mern:loadBalancerController.mode' existing" in str(done.error)
+        assert done.besides_providers() == []
+    else:
+        assert done.error is None
+        values = done.one(RELEASE).inputs["values"]
+        assert values["serviceAccount"]["annotations"]["mern/installed-by"] == "mern/staging"
+
+
+def test_the_controller_goes_only_when_nothing_in_the_cluster_needs_it() -> None:
+    def listed(name: str, *finalizers: str) -> Any:
+        return {"metadata": {"namespace": "shop", "name": name, "finalizers": list(finalizers)}}
+
+    api: Any = FakeApi(
+        {
+            "/apis/networking.k8s.io/v1/ingresses": {
+                "items": [listed("ours", "group.ingress.k8s.aws/shop"), listed("of-another-controller")]
+            },
+            "/api/v1/services": {
+                "items": [listed("nlb", "service.k8s.aws/resources"), listed("plain", "a.b/c")]
+            },
+        }
+    )
+
+    assert list(_in_use(api)) == ["Ingress shop/ours", "Service shop/nlb"]
+    assert list(_in_use(cast(Any, FakeApi()))) == []
 
 
 def test_the_policy_grants_exactly_that_list() -> None:
@@ -108,7 +219,9 @@ def test_every_arn_is_of_the_partition_that_the_cluster_is_in(partition: str, re
 
 
 def test_a_partition_with_other_permissions_is_refused_before_anything_is_registered() -> None:
-    done = run(program(eks(partition="aws-iso", region="us-iso-east-1"), mode="install"))
+    done = run(
+        program(eks(partition="aws-iso", region="us-iso-east-1"), mode="install"), answers={TEMPLATE: crds()}
+    )
 
     assert isinstance(done.error, pulumi.RunError)
     assert "partition aws-iso" in str(done.error)
@@ -135,7 +248,10 @@ def test_with_irsa_the_one_service_account_of_this_cluster_may_take_the_role() -
     assert done.one(RELEASE).inputs["values"]["serviceAccount"] == {
         "create": True,
         "name": "aws-load-balancer-controller",
-        "annotations": {"eks.amazonaws.com/role-arn": f"arn:aws:iam::111111111111:role/{role}"},
+        "annotations": {
+            "eks.amazonaws.com/role-arn": f"arn:aws:iam::111111111111:role/{role}",
+            "mern/installed-by": "mern/staging",
+        },
     }
     assert ASSOCIATION not in done.types()
 
@@ -155,7 +271,7 @@ def test_with_pod_identity_eks_gives_the_role_to_the_one_service_account() -> No
     assert association["namespace"] == done.one(RELEASE).inputs["namespace"] == "kube-system"
     assert association["serviceAccount"] == account["name"]
     assert association["roleArn"] == f"arn:{ROLE}:load-balancer-controller-role"
-    assert account["annotations"] == {}
+    assert account["annotations"] == {"mern/installed-by": "mern/staging"}
 
 
 @pytest.mark.parametrize("identity", ["irsa", "pod-identity"])
@@ -203,8 +319,11 @@ def test_everything_is_in_the_component_and_by_the_providers_of_the_stack() -> N
 
     component = done.one("mern:index:LoadBalancerController")
     children = done.children(component)
+    role = next(child for child in children if child.type == "mern:index:ServiceAccountRole")
+    children += done.children(role)
     assert len(children) == len(done.besides_providers()) - 1
     assert {child.type: child.provider for child in children} == {
+        role.type: "",
         ROLE: "aws",
         POLICY_TYPE: "aws",
         ATTACHMENT: "aws",
@@ -247,4 +366,6 @@ def test_a_name_that_is_too_long_for_a_role_is_shortened_and_stays_unique() -> N
 
 def test_a_timeout_that_is_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match="timeout is a positive number of seconds, not 0"):
-        LoadBalancerControllerArgs(cluster=eks(), chart_repository="https://x", timeout=0)
+        LoadBalancerControllerArgs(
+            cluster=eks(), api=cast(Any, None), crds=[], chart_repository="https://x", timeout=0
+        )

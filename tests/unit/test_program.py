@@ -16,6 +16,7 @@ import pulumi
 import pytest
 import yaml
 
+from components.load_balancer_controller import CRDS
 from components.release import chart
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
 
@@ -27,6 +28,7 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 NAMESPACE = "kubernetes:core/v1:Namespace"
 TEMPLATE = "kubernetes:helm:template"
 GET_CLUSTER = "aws:eks/getCluster:getCluster"
+GET_OIDC = "aws:iam/getOpenIdConnectProvider:getOpenIdConnectProvider"
 
 CREDENTIALS = {
     "mern:mongodbUri": "mongodb://app:pw-of-mongodb@mongo.example/mern",
@@ -123,7 +125,7 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeApi) ->
         answers: Answers | None = None,
     ) -> Recording:
         config = {**stack_file(stack), **CREDENTIALS, **(change or {})}
-        known: Answers = {TEMPLATE: rendered, GET_CLUSTER: found_cluster}
+        known: Answers = {TEMPLATE: rendered, GET_CLUSTER: found_cluster, GET_OIDC: lambda args: args}
         return run(
             lambda: runpy.run_path(str(ROOT / "__main__.py")),
             stack=stack,
@@ -168,6 +170,8 @@ def found_cluster(args: dict[str, Any]) -> dict[str, Any]:
 def rendered(args: dict[str, Any]) -> dict[str, Any]:
     """Two objects of a chart that is careless with a credential."""
     options = json.loads(args["jsonOpts"])
+    if options["chart"] == "aws-load-balancer-controller":
+        return {"result": [{"kind": "CustomResourceDefinition", "metadata": {"name": n}} for n in CRDS]}
     uri = options["values"]["mernServer"]["mongodbUri"]
     data = {"URI": base64.b64encode(uri.encode()).decode(), "PORT": "ODA4MA=="}
     meta = {"name": "mern-server", "namespace": options["namespace"]}
@@ -267,7 +271,7 @@ def test_nothing_that_is_registered_or_exported_shows_a_credential(stack: str, d
 def test_the_chart_is_rendered_as_it_will_be_deployed(stack: str, deploy: Deploy) -> None:
     done = succeeded(deploy(stack))
 
-    [call] = [call for call in done.calls if call.token == TEMPLATE]
+    call = next(call for call in done.calls if call.token == TEMPLATE)
     options = json.loads(call.args["jsonOpts"])
     deployed = release(done).inputs
     assert options.pop("values") == opened(deployed["values"])
@@ -396,12 +400,17 @@ def test_the_kube_config_of_the_provider_is_secret(stack: str, deploy: Deploy) -
 def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy: Deploy) -> None:
     done = succeeded(deploy(stack))
 
-    assert done.exports == {
+    exports = done.exports
+    role = exports.pop("controllerRoleArn", None)
+    assert exports == {
         "namespace": f"mern-{stack}",
         "release": "mern",
         "chart": chart.describe("./chart"),
         "revision": 1,
+        "hosts": [],
     }
+    account = "arn:aws:iam::111111111111:role"
+    assert role == (None if stack == "local" else f"{account}/mern.{stack}.{stack}.load-balancer-controller")
 
 
 def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluster: FakeApi) -> None:

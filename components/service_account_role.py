@@ -1,0 +1,128 @@
+"""An IAM role that the pods of one ServiceAccount in an EKS cluster get, and nobody else."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from components.cluster import EksCluster
+from settings import Identity
+
+LONGEST_ROLE_NAME = 64  # of IAM
+
+ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceAccountRoleArgs:
+    """Whose role it is and what it may do. All of it is known when the program starts: no Outputs."""
+
+    cluster: EksCluster
+    namespace: str
+    service_account: str
+    identity: Identity
+    """How the pods get the role: `irsa` by the cluster's OIDC issuer, which must be an identity
+    provider of the account; `pod-identity` by EKS, whose agent must run on the nodes."""
+    description: str
+    policy: Mapping[str, Any]
+    """An IAM policy document."""
+
+
+class ServiceAccountRole(pulumi.ComponentResource):
+    """The role, its policy, and with `pod-identity` the association."""
+
+    def __init__(self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("mern:index:ServiceAccountRole", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        role_name = _role_name(args.cluster, name)
+        role = aws.iam.Role(
+            f"{name}-role",
+            name=role_name,
+            description=args.description,
+            assume_role_policy=json.dumps(trust_policy(args)),
+            tags=tags(args.cluster),
+            opts=child,
+        )
+        policy = aws.iam.Policy(
+            f"{name}-policy",
+            name=role_name,
+            description=args.description,
+            policy=json.dumps(args.policy),
+            tags=tags(args.cluster),
+            opts=child,
+        )
+        aws.iam.RolePolicyAttachment(f"{name}-attachment", role=role.name, policy_arn=policy.arn, opts=child)
+        if args.identity == "pod-identity":
+            associate(name, args.cluster, args.namespace, args.service_account, role.arn, child)
+        self.register_outputs({})
+
+
+def role_arn(cluster: EksCluster, name: str) -> str:
+    """The ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
+    return f"arn:{cluster.partition}:iam::{cluster.account_id}:role/{_role_name(cluster, name)}"
+
+
+def associate(
+    name: str,
+    cluster: EksCluster,
+    namespace: str,
+    service_account: str,
+    role: pulumi.Input[str],
+    opts: pulumi.ResourceOptions,
+) -> aws.eks.PodIdentityAssociation:
+    """Have EKS give `role` (an ARN) to the pods of a ServiceAccount."""
+    return aws.eks.PodIdentityAssociation(
+        f"{name}-association",
+        cluster_name=cluster.name,
+        namespace=namespace,
+        service_account=service_account,
+        role_arn=role,
+        tags=tags(cluster),
+        opts=opts,
+    )
+
+
+def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:
+    """Who may take the role: the ServiceAccount in this cluster alone (`irsa`), or EKS,
+    which itself keeps whose role it is (`pod-identity`)."""
+    if args.identity == "pod-identity":
+        statement = {
+            "Principal": {"Service": "pods.eks.amazonaws.com"},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+        }
+    else:
+        issuer = args.cluster.oidc_issuer
+        claims = {
+            f"{issuer}:sub": f"system:serviceaccount:{args.namespace}:{args.service_account}",
+            # A token made for another audience, as the cluster's own API, is not for AWS.
+            f"{issuer}:aud": "sts.amazonaws.com",
+        }
+        statement = {
+            "Principal": {"Federated": args.cluster.oidc_provider_arn},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {"StringEquals": claims},
+        }
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
+
+
+def tags(cluster: EksCluster) -> dict[str, str]:
+    """What says of a resource in AWS where it comes from."""
+    return {
+        "project": pulumi.get_project(),
+        "stack": pulumi.get_stack(),
+        "cluster": cluster.name,
+        "managed-by": "pulumi",
+    }
+
+
+def _role_name(cluster: EksCluster, purpose: str) -> str:
+    """A fixed name, unique in the account: no part but a stack's name may contain a dot."""
+    name = ".".join([pulumi.get_project(), pulumi.get_stack(), cluster.name, purpose])
+    if len(name) <= LONGEST_ROLE_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_ROLE_NAME - 9]}-{digest}"
