@@ -436,7 +436,7 @@ def chart_arguments(release: Wire) -> list[str]:
     if repository and "://" not in repository and "/" not in chart:
         chart = f"{repository}/{chart}"
     remote = [f"--repo={repository}"] if "://" in repository and "://" not in chart else []
-    return [chart, *remote, *([f"--version={release['version']}"] if release["version"] else [])]
+    return [chart, *remote, *([f"--version={release['version']}"] if release.get("version") else [])]
 
 
 # The real provider knows scope from a list too; what is on neither list is taken for namespaced.
@@ -450,18 +450,24 @@ CLUSTER_KINDS = (
 
 def render(helm: Helm, cluster: Cluster, options: Wire) -> list[Wire]:
     """The function `kubernetes:helm:template`: a chart's objects, CRDs and hooks among them."""
-    if not options.get("path"):
-        raise CallError("the stand-in renders only charts in a folder: set path")
-    chart = Path(options["path"], options["chart"].rpartition("/")[2])
-    if not chart.exists():
-        missing = f"stat {chart}: no such file or directory"
-        raise CallError(f"failed to load chart from temp directory: {missing}")
+    if options.get("path"):
+        chart = Path(options["path"], options["chart"].rpartition("/")[2])
+        if not chart.exists():
+            missing = f"stat {chart}: no such file or directory"
+            raise CallError(f"failed to load chart from temp directory: {missing}")
+        source = [str(chart.absolute())]
+    else:
+        source = chart_arguments(options | {"repositoryOpts": options.get("fetch_opts") or {}})
+        try:
+            helm.run(cluster, "show", "chart", *source)
+        except CallError as error:
+            raise CallError(f"failed to pull chart: {error.text}") from None
     namespace, values = options.get("namespace", ""), options.get("values") or {}
     flags = ["--include-crds", "--skip-tests", "--values", "-"]
     flags += ["--namespace", namespace or "default"]
     name = options.get("release_name", "")
     try:
-        text = helm.run(cluster, "template", name, str(chart.absolute()), *flags, values=values)
+        text = helm.run(cluster, "template", name, *source, *flags, values=values)
     except CallError as error:
         unloadable = ("Chart.yaml file is missing", "validation: ", "cannot load ", "stat ")
         if error.text.startswith(unloadable):

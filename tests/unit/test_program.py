@@ -28,6 +28,8 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 NAMESPACE = "kubernetes:core/v1:Namespace"
 TEMPLATE = "kubernetes:helm:template"
 GET_CLUSTER = "aws:eks/getCluster:getCluster"
+GET_ADDON = "aws:eks/getAddon:getAddon"
+ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
 GET_OIDC = "aws:iam/getOpenIdConnectProvider:getOpenIdConnectProvider"
 
 CREDENTIALS = {
@@ -421,6 +423,67 @@ def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluste
     values = release(succeeded(deploy("staging"))).inputs["values"]
 
     assert {part: values[part]["image"]["tag"] for part in running} == running
+
+
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
+}
+NO_KEYS: dict[str, Any] = {"mern:awsAccessKeyId": None, "mern:awsSecretAccessKey": None}
+
+
+def whole_chart(args: dict[str, Any]) -> dict[str, Any]:
+    """A chart with what the program looks for."""
+    answer = rendered(args)
+    if json.loads(args["jsonOpts"])["chart"] == "chart":
+        pod = {"spec": {"serviceAccountName": "mern-python-script"}}
+        job = {"jobTemplate": {"spec": {"template": pod}}}
+        answer["result"].append(
+            {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "script"}, "spec": job}
+        )
+    return answer
+
+
+@pytest.mark.parametrize("identity", ["irsa", "pod-identity"])
+def test_the_script_gets_a_role_of_its_own_with_the_policy_of_the_stack(
+    identity: str, deploy: Deploy
+) -> None:
+    script = {"policy": POLICY, "identity": identity}
+    answers: Answers = {TEMPLATE: whole_chart, GET_ADDON: lambda args: args}
+    done = succeeded(deploy("staging", change={"mern:pythonScript": script, **NO_KEYS}, answers=answers))
+
+    assert json.loads(done.one("aws:iam/policy:Policy", "python-script-policy").inputs["policy"]) == POLICY
+    role = done.one("aws:iam/role:Role", "python-script-role").inputs
+    assert role["name"] == "mern.staging.staging.python-script"
+    values = release(done).inputs["values"]["pythonScript"]
+    assert "awsAccessKeyId" not in values
+    trust = json.loads(role["assumeRolePolicy"])["Statement"][0]
+    if identity == "irsa":
+        annotations = values["serviceAccount"]["annotations"]
+        assert annotations == {"eks.amazonaws.com/role-arn": f"arn:aws:iam::111111111111:role/{role['name']}"}
+        claims = trust["Condition"]["StringEquals"]
+        assert claims["oidc.example/id/1:sub"] == "system:serviceaccount:mern-staging:mern-python-script"
+    else:
+        assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+        association = done.one(ASSOCIATION, "python-script-association")
+        assert association.inputs["namespace"] == "mern-staging"
+        assert association.inputs["serviceAccount"] == "mern-python-script"
+        assert association.urn in release(done).depends_on
+    assert done.one("aws:iam/rolePolicyAttachment:RolePolicyAttachment", "python-script-attachment").urn in (
+        release(done).depends_on
+    )
+
+
+def test_a_role_that_is_there_can_be_given_by_pod_identity(deploy: Deploy) -> None:
+    arn = "arn:aws:iam::111111111111:role/etl"
+    script = {"roleArn": arn, "identity": "pod-identity"}
+    answers: Answers = {TEMPLATE: whole_chart, GET_ADDON: lambda args: args}
+    done = succeeded(deploy("staging", change={"mern:pythonScript": script, **NO_KEYS}, answers=answers))
+
+    association = done.one(ASSOCIATION, "python-script-association")
+    assert association.inputs["roleArn"] == arn
+    assert association.urn in release(done).depends_on
+    assert "python-script-role" not in [resource.name for resource in done.resources]
 
 
 def test_all_faults_of_the_config_end_the_program_together_before_anything_is_registered(
