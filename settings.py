@@ -139,6 +139,10 @@ class ReleaseSettings(Model):
     """Show the chart's Kubernetes objects in Pulumi's tree."""
     dry_run: bool = True
     """Ask the API server about each object before anything is changed."""
+    drift: Literal["ignore", "report", "restore"] = "report"
+    """Objects changed by hand in the cluster: do not look, say so, or put them back."""
+    leave: list[NonEmpty] = []
+    """Fields that others may change, as `Deployment/mern-server:spec.replicas`; `*` is any text."""
     unlock_revision: Annotated[int, Field(ge=1)] | None = None
     """A revision that a killed run has left pending: mark it failed at once and go on."""
 

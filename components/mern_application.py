@@ -55,6 +55,8 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         timeout=settings.release.timeout,
         show_objects=settings.release.show_objects,
         dry_run=settings.release.dry_run,
+        drift=settings.release.drift,
+        leave=settings.release.leave,
         unlock_revision=settings.release.unlock_revision,
         unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
         f"--stack {pulumi.get_stack()}",

@@ -13,21 +13,24 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 from pulumi_kubernetes.helm.v3 import Release
 
-from components.release import chart, dry_run, objects, record
+from components.release import chart, drift, dry_run, objects, record
 from components.release.api import Api, ApiError
 from components.release.chart import ChartError
+from components.release.drift import Drift
 from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, mask, secrets_of
 
 __all__ = ["Api", "ApiError", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
 # What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
-OURS = re.compile(r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, replaces revision \d+|, installed \S+)?")
+OURS = re.compile(
+    r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, (replaces|restores) revision \d+|, installed \S+)?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,10 @@ class ReleaseArgs:
     """Register each object as a child of the Release."""
     dry_run: bool = True
     """Ask the API server about each object before anything is registered."""
+    drift: Literal["ignore", "report", "restore"] = "report"
+    """What to do about objects that were changed by hand: not look, say so, or put them back."""
+    leave: Sequence[str] = ()
+    """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text."""
     unlock_revision: int | None = None
     """A revision that a killed run has left pending and that may be marked failed at once; without
     it, one is mended when it is older than twice the timeout."""
@@ -74,6 +81,8 @@ class ReleasePlan:
     """Texts that must not be seen: those of `args.values`, and what stood there before."""
     notes: list[str]
     """What the user should know: a foreign revision, what could not be checked."""
+    drifts: list[Drift] = field(default_factory=list)
+    """What was changed by hand."""
 
 
 def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
@@ -86,7 +95,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     secrets = secrets_of(args.values)
-    description, notes = plain, list[str]()
+    description, notes, drifts = plain, list[str](), list[Drift]()
     recorded: list[dict[str, Any]] | None = []
     try:
         _refuse_dying_namespace(api, args.namespace)
@@ -100,6 +109,11 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
             description, notes = _describe(plain, newest, rendered, secrets)
             notes += _pending(args, newest, api)
             recorded = record.basis(api, newest).objects()
+            if newest.status == "deployed" and args.drift != "ignore":
+                found = drift.find(api, recorded, args.namespace, secrets, args.leave)
+                drifts, notes = found.drifts, notes + _not_compared(found)
+                if drifts and args.drift == "restore" and OURS.fullmatch(newest.description):
+                    description = f"{plain}, restores revision {newest.revision}"
             for item in dry_run.unsized(rendered, recorded, args.namespace).values():
                 notes.append(
                     f"{item['kind']} {item['metadata']['name']} no longer says how many pods it has: the "
@@ -122,8 +136,19 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     # Helm's description of a failure is the API server's message, which can quote a value.
     notes = [mask(note, secrets) for note in notes]
     return ReleasePlan(
-        args=args, api=api, description=description, objects=rendered, secrets=secrets, notes=notes
+        args=args,
+        api=api,
+        description=description,
+        objects=rendered,
+        secrets=secrets,
+        notes=notes,
+        drifts=drifts,
     )
+
+
+def _not_compared(found: drift.Findings) -> list[str]:
+    why = Counter(text.partition(": ")[2] for text in found.unchecked)
+    return [f"not compared with the cluster: {count} objects: {text}" for text, count in why.items()]
 
 
 def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:
@@ -229,6 +254,17 @@ def _ask(
     ]
 
 
+def _untouched(plan: ReleasePlan) -> list[Drift]:
+    """The drift of objects that this deployment leaves alone otherwise; Helm overwrites the others."""
+    namespace = plan.args.namespace
+    wanted = {dry_run.key_of(item, namespace): dry_run.bare(item) for item in plan.objects}
+    return [
+        each
+        for each in plan.drifts
+        if wanted.get(dry_run.key_of(each.item, namespace)) == dry_run.bare(each.item)
+    ]
+
+
 class ChartRelease(pulumi.ComponentResource):
     """A release of a local chart, and the Kubernetes objects it consists of."""
 
@@ -254,11 +290,15 @@ class ChartRelease(pulumi.ComponentResource):
         args = plan.args
         for note in plan.notes:
             pulumi.log.info(note, self)
+        for found in plan.drifts:
+            for text in found.texts:
+                pulumi.log.warn(f"drift: {text}", self)
         rollout = Rollout(
             api=plan.api,
             name=args.name,
             namespace=args.namespace,
             objects=plan.objects,
+            restored=_untouched(plan) if args.drift == "restore" else [],
             secrets=plan.secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pulumi
 
-from components.release import dry_run, record
+from components.release import drift, dry_run, record
 from components.release.api import Api, ApiError, Object
+from components.release.drift import Drift
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
 
@@ -38,6 +39,8 @@ class Rollout:
     namespace: str
     objects: Sequence[Object]
     """Of the chart."""
+    restored: Sequence[Drift] = ()
+    """Changes made by hand that are put back."""
     secrets: list[str]
     timeout: int
     unlock_revision: int | None
@@ -73,6 +76,7 @@ class Rollout:
             if mended := await self._ask(self._mend):
                 pulumi.log.info(mended, self.component)
             await self._ask(self._leave_replicas)
+            await asyncio.to_thread(drift.put_back, self.api, self.restored, self.namespace)
             self._watch = Watch(rollout=self)
             self._watch.start()
 
