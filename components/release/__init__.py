@@ -53,7 +53,8 @@ class ReleaseArgs:
     drift: Literal["ignore", "report", "restore"] = "report"
     """What to do about objects that were changed by hand: not look, say so, or put them back."""
     leave: Sequence[str] = ()
-    """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text."""
+    """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
+    chart sets, each deployment sets again: a chart has to leave out what others own for good."""
     unlock_revision: int | None = None
     """A revision that a killed run has left pending and that may be marked failed at once; without
     it, one is mended when it is older than twice the timeout."""
