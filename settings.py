@@ -143,6 +143,8 @@ class ReleaseSettings(Model):
     """Objects changed by hand in the cluster: do not look, say so, or put them back."""
     leave: list[NonEmpty] = []
     """Fields that others may change, as `Deployment/mern-server:spec.replicas`; `*` is any text."""
+    adopt: bool = False
+    """Take over a release of this name, and its namespace, that are there and not this stack's."""
     unlock_revision: Annotated[int, Field(ge=1)] | None = None
     """A revision that a killed run has left pending: mark it failed at once and go on."""
 

@@ -57,6 +57,8 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         dry_run=settings.release.dry_run,
         drift=settings.release.drift,
         leave=settings.release.leave,
+        adopt=settings.release.adopt,
+        adopt_command=f"pulumi config set --path 'mern:release.adopt' true --stack {pulumi.get_stack()}",
         unlock_revision=settings.release.unlock_revision,
         unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
         f"--stack {pulumi.get_stack()}",
@@ -217,7 +219,10 @@ class MernApplication(pulumi.ComponentResource):
         auto_mode = settings.load_balancer_controller.mode == "auto-mode"
         label = READINESS_GATE_OF_AUTO_MODE if auto_mode else READINESS_GATE
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
-        namespace = _namespace(name, settings.namespace, {label: "enabled"}, self, depends_on)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        if plan.adopts is not None and settings.namespace.mode == "create":
+            opts.import_ = settings.namespace.name
+        namespace = _namespace(name, settings.namespace, {label: "enabled"}, opts)
         role = _script_role(settings, cluster, plan, self)
         self.release = ChartRelease(
             name,
@@ -319,14 +324,9 @@ def alb_annotation(ingress: Object, name: str) -> str:
 
 
 def _namespace(
-    name: str,
-    settings: NamespaceSettings,
-    labels: Mapping[str, str],
-    parent: pulumi.Resource,
-    depends_on: list[pulumi.Resource],
+    name: str, settings: NamespaceSettings, labels: Mapping[str, str], opts: pulumi.ResourceOptions
 ) -> pulumi.Resource:
     metadata = {"name": settings.name, "labels": labels}
-    opts = pulumi.ResourceOptions(parent=parent, depends_on=depends_on)
     if settings.mode == "existing":
         return kubernetes.core.v1.NamespacePatch(f"{name}-namespace", metadata=metadata, opts=opts)
     opts.protect = settings.protect

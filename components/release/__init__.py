@@ -18,10 +18,11 @@ from typing import Any, Literal
 import pulumi
 from pulumi_kubernetes.helm.v3 import Release
 
-from components.release import chart, drift, dry_run, objects, record
+from components.release import adoption, chart, drift, dry_run, objects, record
 from components.release.api import Api, ApiError
 from components.release.chart import ChartError
 from components.release.drift import Drift
+from components.release.record import Record
 from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, mask, secrets_of
 
@@ -55,11 +56,15 @@ class ReleaseArgs:
     leave: Sequence[str] = ()
     """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
     chart sets, each deployment sets again: a chart has to leave out what others own for good."""
+    adopt: bool = False
+    """Take over a release of this name that somebody else has made."""
     unlock_revision: int | None = None
     """A revision that a killed run has left pending and that may be marked failed at once; without
     it, one is mended when it is older than twice the timeout."""
     unlock_command: str = "set unlock_revision={revision}"
     """How a user sets `unlock_revision`, for messages."""
+    adopt_command: str = "set adopt=True"
+    """How a user sets `adopt`, for messages."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
@@ -84,6 +89,8 @@ class ReleasePlan:
     """What the user should know: a foreign revision, what could not be checked."""
     drifts: list[Drift] = field(default_factory=list)
     """What was changed by hand."""
+    adopts: Record | None = None
+    """The revision of somebody else that is taken over."""
 
 
 def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
@@ -96,7 +103,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     secrets = secrets_of(args.values)
-    description, notes, drifts = plain, list[str](), list[Drift]()
+    description, notes, drifts, adopts = plain, list[str](), list[Drift](), None
     recorded: list[dict[str, Any]] | None = []
     try:
         _refuse_dying_namespace(api, args.namespace)
@@ -107,7 +114,12 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         else:
             # Those that are replaced may be in use elsewhere, and messages quote them as well.
             secrets = secrets_of(args.values, newest.values)
+            if args.adopt and newest.status == "deployed" and not OURS.fullmatch(newest.description):
+                adopts = newest
+                secrets = sorted({*secrets, *adoption.secrets_in(newest)}, key=len, reverse=True)
             description, notes = _describe(plain, newest, rendered, secrets)
+            if adopts is not None:
+                notes = adoption.compare(newest, rendered, args.values)
             notes += _pending(args, newest, api)
             recorded = record.basis(api, newest).objects()
             if newest.status == "deployed" and args.drift != "ignore":
@@ -144,6 +156,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         secrets=secrets,
         notes=notes,
         drifts=drifts,
+        adopts=adopts,
     )
 
 
@@ -300,12 +313,20 @@ class ChartRelease(pulumi.ComponentResource):
             namespace=args.namespace,
             objects=plan.objects,
             restored=_untouched(plan) if args.drift == "restore" else [],
+            adopts=plan.adopts is not None,
             secrets=plan.secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,
             unlock_command=args.unlock_command,
+            adopt_command=args.adopt_command,
             component=self,
         )
+        import_id = None
+        if plan.adopts is not None and not pulumi.runtime.is_dry_run():
+            # A preview would show the values of what is imported.
+            import_id = f"{args.namespace}/{args.name}"
+            if plan.adopts.values and not adoption.take_over(plan.api, plan.adopts):
+                raise ChartError(f"revision {plan.adopts.revision} has just changed: run again.")
         release = Release(
             name,
             name=args.name,
@@ -321,7 +342,10 @@ class ChartRelease(pulumi.ComponentResource):
             # Acts on a first install only, over what a killed one left; refuses over a deployed one.
             replace=True,
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=opts.depends_on if opts else None, hooks=rollout.hooks(before_delete)
+                parent=self,
+                depends_on=opts.depends_on if opts else None,
+                hooks=rollout.hooks(before_delete),
+                import_=import_id,
             ),
         )
         if args.show_objects:

@@ -143,6 +143,33 @@ def leave_replicas(api: Api, record: Record, keys: Container[Key]) -> bool:
     return _rewrite(api, record, manifest=text)
 
 
+def append(api: Api, record: Record, description: str) -> bool:
+    """Record one more revision with the objects of `record`, and without its values.
+
+    Returns False where `record` is not the newest any more.
+    """
+    secret = api.get(_path(record.name, record.namespace, record.revision))
+    release = _release(secret)
+    release |= {"version": record.revision + 1, "config": {}}
+    release["info"] |= {"status": "deployed", "description": description}
+    name = f"sh.helm.release.v1.{record.name}.v{record.revision + 1}"
+    labels = {**secret["metadata"]["labels"], "version": str(record.revision + 1), "status": "deployed"}
+    new = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": secret["type"],
+        "metadata": {"name": name, "labels": labels},
+        "data": {"release": _packed(release)},
+    }
+    try:
+        api.create(f"/api/v1/namespaces/{record.namespace}/secrets", new)
+    except ApiError as error:
+        if error.reason == "AlreadyExists":
+            return False
+        raise
+    return _rewrite(api, record, labels={"status": "superseded"}, info={"status": "superseded"})
+
+
 def _span(node: Any, *path: str) -> tuple[int, int]:
     """Where in the text the entry at `path` of a mapping stands, with what parts it from its neighbour."""
     for name in path[:-1]:
@@ -169,14 +196,13 @@ def _rewrite(
         return False
     release |= parts
     release["info"] |= info or {}
-    packed = base64.b64encode(gzip.compress(json.dumps(release).encode())).decode()
     patch = {
         "metadata": {
             "labels": labels or {},
             # Refused when somebody has written it since it was read.
             "resourceVersion": secret["metadata"]["resourceVersion"],
         },
-        "data": {"release": base64.b64encode(packed.encode()).decode()},
+        "data": {"release": _packed(release)},
     }
     try:
         api.merge_patch(path, patch)
@@ -196,6 +222,11 @@ def _release(secret: Object) -> dict[str, Any]:
     packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
     release: dict[str, Any] = json.loads(gzip.decompress(packed))
     return release
+
+
+def _packed(release: Mapping[str, Any]) -> str:
+    packed = base64.b64encode(gzip.compress(json.dumps(release).encode()))
+    return base64.b64encode(packed).decode()
 
 
 def _decode(secret: Object) -> Record:

@@ -41,11 +41,15 @@ class Rollout:
     """Of the chart."""
     restored: Sequence[Drift] = ()
     """Changes made by hand that are put back."""
+    adopts: bool = False
+    """It takes over a release that somebody else has made."""
     secrets: list[str]
     timeout: int
     unlock_revision: int | None
     unlock_command: str
     """How a user sets `unlock_revision`; `{revision}` stands for the number."""
+    adopt_command: str
+    """How a user has such a release taken over."""
     component: pulumi.Resource
     """What progress and reports are shown on."""
     _watch: "Watch | None" = None
@@ -64,7 +68,8 @@ class Rollout:
         )
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
-        await self._ask(self._refuse_a_taken_name)
+        if not self.adopts:
+            await self._ask(self._refuse_a_taken_name)
         await self._begin()
 
     async def _before_update(self, _: pulumi.ResourceHookArgs) -> None:
@@ -99,8 +104,8 @@ class Rollout:
             raise RefusalError(
                 f"release {self.name} in namespace {self.namespace} exists already: revision "
                 f"{taken.revision} ({taken.description}) of {_day(taken.created)} is not in this stack's "
-                f"state. Remove it by `helm uninstall {self.name} -n {self.namespace}`, or take it over by "
-                "`pulumi import`."
+                f"state. Take it over by\n    {self.adopt_command}\nor remove it by "
+                f"`helm uninstall {self.name} -n {self.namespace}`."
             )
         return ""
 

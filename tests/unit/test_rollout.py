@@ -56,6 +56,7 @@ def hooks(said: list[str]) -> Rollout:
         timeout=10,
         unlock_revision=None,
         unlock_command="unlock {revision}",
+        adopt_command="adopt",
         component=ARGS,
     )
 

@@ -178,7 +178,8 @@ def test_what_is_missing_is_named(change: dict[str, Any], fault: str, mend: str)
         ),
         (
             {"release": {"zzz": 60}},
-            "mern:release.zzz is not a key here; known are timeout, showObjects, dryRun, drift, leave, unlockRevision",
+            "mern:release.zzz is not a key here; known are timeout, showObjects, dryRun, drift, leave, "
+            "unlockRevision",
             "pulumi config rm --path 'mern:release.zzz'",
         ),
     ],
