@@ -218,7 +218,8 @@ def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
         ),
         (
             {"loadBalancerController": {"chartRepository": ""}},
-            "mern:loadBalancerController.chartRepository is empty",
+            "mern:loadBalancerController.chartRepository is not the address of a chart repository, as in "
+            "https://aws.github.io/eks-charts",
         ),
         (
             {"serverSecrets": {"JWT-SECRET": "value-of-jwt-secret"}},
