@@ -54,6 +54,12 @@ PATTERNS = {
 # How the engine hands over what YAML takes for a date.
 DATE = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} .+")
 
+TYPES = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "string_type": "text: put it in quotes",
+}
+
 # Where the chart takes its credentials, and the key of the stack config that fills the place.
 SECRET_VALUES = {
     "mernServer.mongodbUri": "mongodbUri",
@@ -214,12 +220,12 @@ class Settings(Model):
                 hint = f"; did you mean {PROJECT}:{near[0]}?" if near else ""
                 if key.split(".", 1)[0] in OBJECT_KEYS:
                     hint = ": what is inside of an object is set with --path"
-                mend = f"pulumi config rm {PROJECT}:{key}"
+                mend = f"pulumi config rm {shlex.quote(f'{PROJECT}:{key}')}"
                 faults.append((key, f"is not a key of this project{hint}", mend))
             elif key in SECRET_KEYS and key not in secret:
                 faults.append((key, "is not encrypted in the stack file", _set_secret(key)))
             elif key not in SECRET_KEYS and key in secret:
-                faults.append((key, _why_not_secret(key), f"pulumi config set {_path(key)} …"))
+                faults.append((key, _why_not_secret(key), _set(key)))
             try:
                 value = json.loads(text) if key in OBJECT_KEYS else text
             except (ValueError, RecursionError):
@@ -233,7 +239,9 @@ class Settings(Model):
         try:
             settings = cls.model_validate({k: v for k, v in values.items() if k in KEYS})
         except ValidationError as error:
-            faults += [fault for found in error.errors() for fault in _explain(found)]
+            named = {key for key, *_ in faults}
+            found = [fault for each in error.errors() for fault in _explain(each)]
+            faults += [fault for fault in found if fault[0] not in named or fault[1] != "is missing"]
         faults += _contradictions(values)
         misread = {fault[0]: fault for fault in _misread(values, written_tag)}
         faults = [fault for fault in faults if fault[0] not in misread] + [*misread.values()]
@@ -326,7 +334,7 @@ def _misread(values: Mapping[str, Any], written_tag: str | None) -> list[tuple[s
     faults = []
     for path, leaf in _leaves({key: value for key, value in values.items() if key not in SECRET_KEYS}):
         if isinstance(leaf, str) and DATE.fullmatch(leaf):
-            faults.append((path, "is a date to YAML: put it in quotes", _set(path)))
+            faults.append((path, "is a date to YAML: put it in quotes", _set(path, text=True)))
     tag = values.get("imageTag")
     if written_tag != tag and _number(written_tag) == _number(tag) is not None:
         what = f"is written as {written_tag} without quotes, the number {tag} to YAML: put it in quotes"
@@ -390,11 +398,11 @@ def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
         yield path, "is empty", mend
     elif kind == "value_error":
         yield path, str(limits["error"]), mend
+    elif kind in TYPES:
+        example = ', as in accountId: "012345678901"' if path.endswith(".accountId") else ""
+        yield path, f"should be {TYPES[kind]}{example}", _set(path, text=kind == "string_type")
     else:
-        message = re.sub(r"^Input should be ", "should be ", found["msg"])
-        if found["loc"] and found["loc"][-1] == "accountId":
-            message += ': put it in quotes, accountId: "012345678901"'
-        yield path, message, mend
+        yield path, re.sub(r"^Input should be ", "should be ", found["msg"]), mend
 
 
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:
@@ -422,15 +430,15 @@ def _path(path: str) -> str:
     return f"--path {quoted}" if quoted != full else f"--path '{full}'"
 
 
-def _set(path: str) -> str:
-    """The command that sets the key at `path`."""
+def _set(path: str, text: bool = False) -> str:
+    """The command that sets the key at `path`; `text`: also where the value looks like a number."""
     top = path.split(".", maxsplit=1)[0]
     if top in SECRET_KEYS:
         return _set_secret(top)
     if path in OBJECT_KEYS:
         path += ".KEY"
     # With --path, Pulumi writes digits as a number unless it is told the type.
-    kind = "--type string " if path.endswith(".accountId") else ""
+    kind = "--type string " if text or path.endswith(".accountId") else ""
     return f"pulumi config set {_path(path)} {kind}VALUE"
 
 

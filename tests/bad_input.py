@@ -3,6 +3,7 @@
 `python -m tests.bad_input` writes the file anew.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -12,12 +13,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import yaml
 from pulumi import automation as auto
 
+from components import mern_application
 from components.cluster import connect
 from sandbox.engine import PROJECT, Engine
 from settings import ClusterSettings, Settings
@@ -122,7 +125,12 @@ WRITTEN = [
     "mern:imageTag: {secure: broken}",
     "merm:release: {timeout: 60}\nmern:relese: {timeout: 60}",
 ]
-WHOLE_FILES = ["config:\n- mern:imageTag: 1.0.0", "config: none", "<<<<<<< HEAD\nconfig: {}\n=======", "- a list"]
+WHOLE_FILES = [
+    "config:\n- mern:imageTag: 1.0.0",
+    "config: none",
+    "<<<<<<< HEAD\nconfig: {}\n=======",
+    "- a list",
+]
 
 # ---- refused by the chart
 
@@ -189,7 +197,7 @@ ingress: {tls: {enabled: true}}
 ingress: {group: {order: 1}}
 ingress: {targetType: instance}
 ingress: {targetGroupAttributes: {deregistration_delay.timeout_seconds: "10"}}
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,26 @@ class Case:
     """What was set, as a user writes it."""
     message: tuple[str, ...]
     """The lines that a user reads."""
+
+    @property
+    def advice(self) -> str:
+        """What mends it, where the message is Pulumi's own and does not say so."""
+        text = "\n".join(self.message)
+        return next((advice for part, advice in ADVICE.items() if part in text), "")
+
+
+ADVICE = {
+    "validating stack config": "what stands after `secure:` was cut or edited: set that key anew",
+    "no stack named": "`pulumi stack ls` shows those there are",
+    "passphrase must be set": "the stack's passphrase belongs there",
+    "incorrect passphrase": "the stack's own belongs into `PULUMI_CONFIG_PASSPHRASE`, or the path of a file "
+    "with it into `PULUMI_CONFIG_PASSPHRASE_FILE`",
+    "already defined": "remove one of the two",
+    "cannot unmarshal": "below `config:` stand keys and values, `mern:imageTag: 1.0.0`",
+    "expected project to be": "the file starts with `config:`",
+    "+Inf": "this number has no end",
+    "yaml: line": "mend the YAML near that line, or take the file from Git",
+}
 
 
 def lines(text: str) -> Iterator[str]:
@@ -245,7 +273,9 @@ def _refusal(call: Any) -> tuple[str, ...]:
         call()
     except pulumi.RunError as error:
         said = str(error).splitlines()
-        return tuple(line.strip() for line in said if not line.startswith(("1 fault", "2 faults", "3 faults")))
+        return tuple(
+            line.strip() for line in said if not line.startswith(("1 fault", "2 faults", "3 faults"))
+        )
     raise AssertionError("this was accepted")
 
 
@@ -267,12 +297,13 @@ class StackFiles:
                 self.run("config", "set", "--secret", key, "--stack", STACK, given=HIDDEN)
         self.encrypted = yaml.safe_load(self.file.read_text())["config"]
 
-    def run(self, *command: str, given: str = "", **env: str) -> str:
-        """What the pulumi program says on its standard error."""
+    def run(self, *command: str, given: str = "", **env: str | None) -> str:
+        """What the pulumi program says on its standard error; a variable that is None is not set."""
+        variables = {**os.environ, **self.engine.environment(), **env}
         done = subprocess.run(
             [str(self.engine.tools / "pulumi"), "--non-interactive", *command],
             cwd=self.folder,
-            env={**os.environ, **self.engine.environment(), **env},
+            env={name: text for name, text in variables.items() if text is not None},
             input=given,
             capture_output=True,
             text=True,
@@ -286,23 +317,18 @@ class StackFiles:
     def commands(self) -> list[Case]:
         """What is wrong with the command instead of the file."""
         self._write("")
-        wrong, none = {"PULUMI_CONFIG_PASSPHRASE": "wrong"}, {"PULUMI_CONFIG_PASSPHRASE_FILE": ""}
-        nothing = {"PULUMI_CONFIG_PASSPHRASE": "", "PULUMI_CONFIG_PASSPHRASE_FILE": ""}
+        preview = ("preview", "--stack", STACK)
+        wrong = {"PULUMI_CONFIG_PASSPHRASE": "wrong", "PULUMI_CONFIG_PASSPHRASE_FILE": None}
+        shown = f"pulumi {' '.join(preview)}"
         found = [
             Case("pulumi preview --stack stagin", self._said("preview", "--stack", "stagin")),
-            Case(
-                "pulumi preview --stack staging, with another passphrase than the stack's",
-                self._said("preview", "--stack", STACK, **none, **wrong),
-            ),
-            Case(
-                "pulumi preview --stack staging, without a passphrase",
-                self._said("preview", "--stack", STACK, **nothing),
-            ),
+            Case(f"{shown}, with another passphrase than the stack's", self._said(*preview, **wrong)),
+            Case(f"{shown}, without a passphrase", self._said(*preview, PULUMI_CONFIG_PASSPHRASE_FILE=None)),
         ]
         (self.folder / "Pulumi.yaml").write_text("name: mern\nruntime: [")
         return [*found, Case("a broken Pulumi.yaml", self._said("preview", "--stack", STACK))]
 
-    def _said(self, *command: str, **env: str) -> tuple[str, ...]:
+    def _said(self, *command: str, **env: str | None) -> tuple[str, ...]:
         return _without_folder(self.run(*command, **env), self.folder)
 
     def _write(self, text: str) -> None:
@@ -311,7 +337,17 @@ class StackFiles:
         entries = "".join(f"  {line}\n" for line in (*given, *text.splitlines()))
         self.file.write_text(f"{self.salt}config:\n{entries}")
 
-    def _case(self, text: str, whole: bool = False) -> Case:
+    def short_timeout(self, chart: Chart) -> Case:
+        """A timeout that the chart's objects show to be too short."""
+        objects = chart.render().objects
+
+        def load() -> None:
+            args = SimpleNamespace(timeout=Settings.load().release.timeout)
+            mern_application._refuse_short_timeout(SimpleNamespace(objects=objects, args=args))  # type: ignore[arg-type]
+
+        return self._case("mern:release: {timeout: 60}", load)
+
+    def _case(self, text: str, load: Any = Settings.load, whole: bool = False) -> Case:
         if whole:
             self.file.write_text(f"{text}\n")
         else:
@@ -319,8 +355,8 @@ class StackFiles:
         message: list[str] = []
 
         def program() -> None:
-            with _inside(self.folder):
-                message.extend(_refusal(Settings.load))
+            with contextlib.chdir(self.folder):
+                message.extend(_refusal(load))
 
         options = auto.LocalWorkspaceOptions(
             work_dir=str(self.folder),
@@ -337,17 +373,13 @@ class StackFiles:
         return Case(text.replace("\t", "⇥"), tuple(message))
 
 
-def _inside(folder: Path) -> Any:
-    import contextlib
-
-    return contextlib.chdir(folder)
-
-
 def _without_folder(text: str, folder: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.replace(f"{folder}/", "").splitlines() if line.strip())
 
 
-KUBECONFIG = "contexts: [{name: laptop, context: {cluster: a, user: b}}, {name: half, context: {cluster: a}}]\n"
+KUBECONFIG = (
+    "contexts: [{name: laptop, context: {cluster: a, user: b}}, {name: half, context: {cluster: b}}]\n"
+)
 KUBECONFIG += "clusters: [{name: a, cluster: {server: x, certificate-authority: ca.crt}}]\nusers: []\n"
 
 
@@ -388,8 +420,9 @@ INTRODUCTION = """\
 # What is said to bad input
 
 Each row is one wrong setting in an otherwise right stack, and what `pulumi preview` and `pulumi up` say to it
-before anything is changed. All faults of a config are reported together, under a line that counts them, each with
-the command that mends it (to which `--stack staging` belongs). No message holds a credential.
+before anything is changed. All faults of a config are reported together, under a line that counts them, each
+with the command that mends it (to which `--stack staging` belongs). No message holds a credential. What
+follows an arrow is said only here: there the message is Pulumi's own, before the program runs.
 
 Made from the real cases by `python -m tests.bad_input`; a test holds it to them.
 """
@@ -397,13 +430,14 @@ Made from the real cases by `python -m tests.bad_input`; a test holds it to them
 
 def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
     """Heading to cases, all run anew."""
-    files = StackFiles(folder, tools)
+    files, chart = StackFiles(folder, tools), Chart(str(tools / "helm"))
+    timeout = files.short_timeout(chart)
     return {
         "The stack's config": settings_cases(),
         "What YAML makes of it": files.cases(),
         "The command": files.commands(),
         "The kube config": list(kubeconfig_cases()),
-        "The chart's values, in `mern:values`": chart_cases(Chart(str(tools / "helm"))),
+        "The chart's values, in `mern:values`": [*chart_cases(chart), timeout],
     }
 
 
@@ -411,14 +445,17 @@ def document(found: dict[str, list[Case]]) -> str:
     """The text of docs/bad-input.md."""
     parts = [INTRODUCTION]
     for heading, cases in found.items():
-        rows = [f"| {_cell(case.written.splitlines())} | {_cell(case.message)} |\n" for case in cases]
+        rows = []
+        for case in cases:
+            advice = f"<br>→ {case.advice}" if case.advice else ""
+            rows.append(f"| {_cell(case.written.splitlines())} | {_cell(case.message)}{advice} |\n")
         parts.append(f"\n## {heading}\n\n| set | said |\n| --- | --- |\n{''.join(rows)}")
     return "".join(parts)
 
 
 def _cell(texts: Iterable[str]) -> str:
     shown = (text.removesuffix(f" --stack {STACK}").replace("|", "\\|") for text in texts)
-    return "<br>".join(f"`{text}`" for text in shown)
+    return "<br>".join(f"`` {text} ``" if "`" in text else f"`{text}`" for text in shown)
 
 
 def main() -> None:
