@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,9 @@ DOC = PROJECT / "docs/bad-input.md"
 STACK = "staging"
 HIDDEN = "hidden-credential"
 """In every credential of these cases, so that tests can look whether it shows."""
+
+Env = Mapping[str, str | None]
+NO_ENV: Env = {}
 
 RIGHT = {
     "mern:cluster": "{eksClusterName: staging}",
@@ -123,7 +126,6 @@ WRITTEN = [
     "mern:release: {timeout: .inf}",
     "mern:release: {timeout: 60",
     "mern:imageTag: {secure: broken}",
-    "merm:release: {timeout: 60}\nmern:relese: {timeout: 60}",
 ]
 WHOLE_FILES = [
     "config:\n- mern:imageTag: 1.0.0",
@@ -297,7 +299,7 @@ class StackFiles:
                 self.run("config", "set", "--secret", key, "--stack", STACK, given=HIDDEN)
         self.encrypted = yaml.safe_load(self.file.read_text())["config"]
 
-    def run(self, *command: str, given: str = "", **env: str | None) -> str:
+    def run(self, *command: str, given: str = "", env: Env = NO_ENV) -> str:
         """What the pulumi program says on its standard error; a variable that is None is not set."""
         variables = {**os.environ, **self.engine.environment(), **env}
         done = subprocess.run(
@@ -318,18 +320,19 @@ class StackFiles:
         """What is wrong with the command instead of the file."""
         self._write("")
         preview = ("preview", "--stack", STACK)
-        wrong = {"PULUMI_CONFIG_PASSPHRASE": "wrong", "PULUMI_CONFIG_PASSPHRASE_FILE": None}
+        none: Env = {"PULUMI_CONFIG_PASSPHRASE_FILE": None}
+        wrong: Env = {**none, "PULUMI_CONFIG_PASSPHRASE": "wrong"}
         shown = f"pulumi {' '.join(preview)}"
         found = [
             Case("pulumi preview --stack stagin", self._said("preview", "--stack", "stagin")),
-            Case(f"{shown}, with another passphrase than the stack's", self._said(*preview, **wrong)),
-            Case(f"{shown}, without a passphrase", self._said(*preview, PULUMI_CONFIG_PASSPHRASE_FILE=None)),
+            Case(f"{shown}, with another passphrase than the stack's", self._said(*preview, env=wrong)),
+            Case(f"{shown}, without a passphrase", self._said(*preview, env=none)),
         ]
         (self.folder / "Pulumi.yaml").write_text("name: mern\nruntime: [")
         return [*found, Case("a broken Pulumi.yaml", self._said("preview", "--stack", STACK))]
 
-    def _said(self, *command: str, **env: str | None) -> tuple[str, ...]:
-        return _without_folder(self.run(*command, **env), self.folder)
+    def _said(self, *command: str, env: Env = NO_ENV) -> tuple[str, ...]:
+        return _without_folder(self.run(*command, env=env), self.folder)
 
     def _write(self, text: str) -> None:
         right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
