@@ -70,7 +70,7 @@ def move(files: list[Path], stack: str, *, write: bool, replace: bool) -> None:
     config = (yaml.safe_load(text) or {}).get("config") or {}
     remarks: list[str] = []
     moved = translate(read(files, remarks), remarks)
-    new = {VALUES: moved.values} | ({IMAGE_TAG: moved.image_tag} if moved.image_tag else {})
+    new = {key: value for key, value in ((VALUES, moved.values), (IMAGE_TAG, moved.image_tag)) if value}
     _print_report(moved, new, stack)
     if moved.conflicts:
         raise MoveError(
@@ -221,7 +221,7 @@ def _missing(config: Mapping[str, Any], moved: Moved, stack: str) -> str:
 
 
 def _print_report(moved: Moved, new: Mapping[str, Any], stack: str) -> None:
-    text = yaml.dump(dict(new), Dumper=Dumper, sort_keys=False, width=10_000)
+    text = yaml.dump(dict(new), Dumper=Dumper, sort_keys=False, width=10_000) if new else "nothing"
     _section(f"Pulumi.{stack}.yaml", text.splitlines())
     _section("Renamed", [f"{old} → {name}" for old, name in moved.renamed.items()])
     _section("Please look at", moved.remarks)

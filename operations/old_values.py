@@ -74,15 +74,16 @@ ANNOTATIONS = {
 }
 
 SECRET_NAME = re.compile(
-    r"passw|secret|apikey|accesskey|privatekey|credential|connectionstring|(token|pwd|pass|auth|dsn|salt)$"
+    r"passw|secret|accesskey|credential|connectionstring|(.key|token|pwd|pass|auth|dsn|salt)$"
     r"|(mongo|atlas|database|db).*(uri|url)$"
 )
 SECRET_TEXT = re.compile(
     r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|^mongodb(\+srv)?://|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|-----BEGIN|^eyJ[\w-]+\.eyJ"
+    r"|-----BEGIN|^eyJ[\w-]+\.eyJ|\b(sk|rk)_(live|test)_|\bgh[pousr]_\w{20}"
+    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/=]{32,}$"
 )
 # Names of Secrets, not what is in them.
-NO_SECRET = {"existingsecret", "secretname", "pullsecrets", "imagepullsecrets"}
+NO_SECRET = re.compile(r"(existingsecret|secretname|secretref|pullsecrets|topologykey)$")
 
 
 class OldValuesError(Exception):
@@ -451,7 +452,8 @@ def _hosts(moved: Moved, old: Keys, value: Any) -> bool:
     hosts = [item.get("host") if isinstance(item, dict) else item for item in items]
     if not all(isinstance(host, str) for host in hosts):
         return False
-    _put(moved, old, ("ingress", "hosts"), [host for host in hosts if host])
+    if any(hosts):
+        _put(moved, old, ("ingress", "hosts"), [host for host in hosts if host])
     for number, item in enumerate(items):
         if isinstance(item, dict):
             for key in item.keys() - {"host"}:
@@ -489,7 +491,7 @@ def _is_credential(path: Keys, value: Any) -> bool:
     *above, name = map(_plain, path)
     if any(group in ("secret", "secrets", "credentials") for group in above):
         return True
-    named = name not in NO_SECRET and SECRET_NAME.search(name.replace(".", ""))
+    named = not NO_SECRET.search(name) and SECRET_NAME.search(name.replace(".", ""))
     return bool(named) or bool(SECRET_TEXT.search(str(value)))
 
 

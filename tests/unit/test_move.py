@@ -161,15 +161,13 @@ def test_one_tag_of_all_images_is_the_stacks(
         ("python-script|env|MONGODB_URI", "mongodbUri"),
         ("aws|secretAccessKey", "awsSecretAccessKey"),
         ("secrets|mongoUri", "mongodbUri"),
+        ("mern-server|env|STRIPE_KEY", "serverSecrets.STRIPE_KEY"),
         ("mern-client|env|API_TOKEN", None),
-        ("python-script|env|PROXY", None),  # by its content: a URL with a password
         ("ingress|annotations|example.com/api-key", None),
     ],
 )
 @pytest.mark.parametrize("text", [f"https://me:{PASSWORD}@host/path", None])
 def test_a_credential_is_named_and_not_moved(path: str, key: str | None, text: str | None) -> None:
-    if text is None and path.endswith("PROXY"):
-        pytest.skip("only its content makes it a credential")
     moved = translate(nested(path, text))
 
     assert moved.credentials == {path.replace("|", "."): key}
@@ -188,15 +186,37 @@ def test_two_credentials_for_one_key_are_no_secret_choice() -> None:
 
 
 def test_what_names_a_secret_is_none() -> None:
-    moved = translate({"server": {"existingSecret": "shop", "image": {"pullSecrets": ["registry"]}}})
+    given = {
+        "existingSecret": "shop",
+        "image": {"pullSecrets": ["registry"]},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "volumes": [{"name": "ca", "secret": {"secretName": "ca"}}],
+        "env": {"POLICY": "ELBSecurityPolicy-TLS13-1-2-2021-06"},
+    }
 
-    assert moved.values["mernServer"] == {"existingSecret": "shop", "image": {"pullSecrets": ["registry"]}}
+    assert translate({"server": given}).values["mernServer"] == given
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("mongodb+srv://host/db", "redis://:pw@host", "https://me:pw@host/path", "AKIAIOSFODNN7EXAMPLE"),
+        *("-----BEGIN PRIVATE KEY-----", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x", "sk_live_abc"),
+        *(f"ghp_{'a' * 36}", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+    ],
+)
+def test_a_credential_is_known_by_its_looks(text: str) -> None:
+    moved = translate({"mern-server": {"env": {"HARMLESS": text}, "volumes": [{"name": text}]}})
+
+    assert not moved.values
+    assert set(moved.credentials) == {"mern-server.env.HARMLESS", "mern-server.volumes"}
 
 
 NAMES = "mern-client mernServer python-script ingress image tag hpa env secrets hosts annotations global"
 NAMES += " replicaCount min password service cronjob a.b name value host livenessProbe httpGet path"
 OLD = st.recursive(
-    st.sampled_from(["", 1, 1.5, True, None]) | st.integers(10_000, 10_000_000).map("leaf{}".format),
+    st.sampled_from(["", 1, 1.5, True, None, f"https://me:{PASSWORD}@host"])
+    | st.integers(10_000, 10_000_000).map("leaf{}".format),
     lambda below: (
         st.dictionaries(st.sampled_from(NAMES.split()), below, max_size=3) | st.lists(below, max_size=2)
     ),
@@ -218,9 +238,10 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES.split()), OLD, max_size=4))
-def test_nothing_is_lost_silently(values: dict[str, Any]) -> None:
+def test_nothing_is_lost_silently_and_no_credential_is_moved(values: dict[str, Any]) -> None:
     moved = translate(values)
 
+    assert PASSWORD not in str(moved)
     said = [*moved.unknown, *moved.credentials, *moved.conflicts]
     for path, text in leaves(values):
         placed = text in f"{moved.values} {moved.image_tag}"
