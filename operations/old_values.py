@@ -261,8 +261,6 @@ def translate(old: Mapping[str, Any], remarks: list[str] | None = None) -> Moved
             _walk(moved, part, (key,), (), value)
         elif (_plain(key),) in _BY_PLAIN:
             _walk(moved, None, (key,), (), value)
-        elif _plain(key) in ("imagetag", "tag") and _is_text(value):
-            _common_tag(moved, (key,), value)
         else:
             _elsewhere(moved, (key,), value)
     _same_tag(moved)
@@ -275,16 +273,16 @@ def _elsewhere(moved: Moved, old: Keys, value: Any) -> None:
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             _elsewhere(moved, (*old, key), below)
-    elif plain[-2:] == ("image", "tag") and _is_text(value):
-        _common_tag(moved, old, value)
     elif _is_credential(old, value):
         _credential(moved, None, old, value)
+    elif plain in (("tag",), ("imagetag",)) or plain[-2:] == ("image", "tag"):
+        _common_tag(moved, old, value)
     else:
         moved.unknown[".".join(old)] = ".".join(old)
 
 
 def _common_tag(moved: Moved, old: Keys, value: Any) -> None:
-    tag = str(_as({"type": "string"}, value)) or moved.image_tag
+    tag = str(_as({"type": "string"}, value) or "") or moved.image_tag
     if moved.image_tag not in (None, tag):
         moved.conflicts.append(f"{'.'.join(old)} and another old value both mean mern:imageTag")
     moved.image_tag = tag
