@@ -38,12 +38,12 @@ RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 ImageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
-Repository = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$")]
+Repository = Annotated[str, StringConstraints(pattern=r"^(https?|oci)://[!-~]+$")]
 
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "a name of at most 63 lower-case letters, digits and -",
     r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$": "the name of an EKS cluster",
-    r"^https?://[!-~]+$": "the address of a chart repository, as in https://aws.github.io/eks-charts",
+    r"^(https?|oci)://[!-~]+$": "the address of a chart repository, as in https://aws.github.io/eks-charts",
     r"^[0-9]{12}$": "an AWS account id, 12 digits",
     r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "an AWS region, as in eu-central-1",
     r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$": "the ARN of an IAM role",

@@ -83,7 +83,9 @@ SECRET_TEXT = re.compile(
     r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/=]{32,}$"
 )
 # Names of Secrets, not what is in them.
-NO_SECRET = re.compile(r"(existingsecret|secretname|secretref|pullsecrets|topologykey)$")
+NO_SECRET = re.compile(
+    r"(existingsecret|existingsecretchecksum|secretname|secretref|pullsecrets|topologykey)$"
+)
 
 
 class OldValuesError(Exception):
@@ -275,7 +277,9 @@ def _elsewhere(moved: Moved, old: Keys, value: Any) -> None:
             _elsewhere(moved, (*old, key), below)
     elif _is_credential(old, value):
         _credential(moved, None, old, value)
-    elif plain in (("tag",), ("imagetag",)) or plain[-2:] == ("image", "tag"):
+    elif (plain in (("tag",), ("imagetag",)) or plain[-2:] == ("image", "tag")) and (
+        value is None or _is_text(value)
+    ):
         _common_tag(moved, old, value)
     else:
         moved.unknown[".".join(old)] = ".".join(old)

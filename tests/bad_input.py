@@ -86,12 +86,14 @@ mern:serverSecrets: {secure: hidden-credential}
 mern:serverSecrets: {JWT-SECRET: {secure: hidden-credential}}
 mern:serverSecrets: {JWT_SECRET: {secure: ""}}
 mern:serverSecrets: {JWT_SECRET: hidden-credential}
-mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl"}
 mern:pythonScript: {roleArn: etl}
 mern:pythonScript: {}
+mern:pythonScript: {identity: pod-identity}
+mern:pythonScript: {policy: "*"}
 mern:loadBalancerController: {mode: yes-please}
 mern:loadBalancerController: {identity: keys}
 mern:loadBalancerController: {chartRepository: eks-charts}
+mern:checks: {subnets: never}
 mern:release: {timeout: 0}
 mern:release: {timeout: 100000}
 mern:release: {timeout: "600"}
@@ -101,6 +103,11 @@ mern:release: {dryRun: 1}
 mern:release: {unlockRevision: 0}
 """
 LAPTOP = "mern:cluster: {kubeconfig: ~/.kube/config, context: laptop}"
+KEYS_AND_ROLE = 'mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl"}'
+NEEDS_EKS = """
+mern:loadBalancerController: {mode: install}
+mern:pythonScript: {policy: {Version: "2012-10-17", Statement: []}}
+"""
 
 # ---- the same by way of a file, because YAML or the engine makes something else of what is written
 
@@ -116,6 +123,7 @@ WRITTEN = [
     "mern:namespace: {name: no, protect: no}",
     "mern:namespace: {name: null}",
     "mern:values: {mernServer: {env: {RELEASED: 2024-11-24}}}",
+    "mern:pythonScript: {policy: {Version: 2012-10-17, Statement: []}}",
     "mern:release: {timeout: 10m}",
     "mern:release: {timeout: 5e2, showObjects: off}",
     "mern:release:",
@@ -162,6 +170,7 @@ mernServer: {extraEnv: [{name: A}]}
 mernServer: {extraEnv: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}
 mernServer: {existingSecret: A_B}
 mernServer: {existingSecret: shop}
+mernServer: {existingSecretChecksum: abc}
 mernServer: {mongodbUri: ""}
 mernServer: {mongodbUri: localhost}
 mernServer: {resources: {limits: {memory: 256MB}}}
@@ -241,15 +250,24 @@ def lines(text: str) -> Iterator[str]:
 
 def settings_cases() -> list[Case]:
     """Config that the program reads and refuses."""
-    contradiction = [f"{LAPTOP}\nmern:loadBalancerController: {{mode: install}}"]
-    return [_settings_case(text) for text in (*lines(SETTINGS), *contradiction)]
+    laptop = [f"{LAPTOP}\n{text}" for text in lines(NEEDS_EKS)]
+    return [_settings_case(text) for text in (*lines(SETTINGS), KEYS_AND_ROLE, *laptop)]
+
+
+def _left_out(text: str) -> set[str]:
+    """The keys of a right config that a case goes without: what it sets itself, and keys beside a role."""
+    keys = {key for key in RIGHT if f"{key}:" in text or text == f"without {key}"}
+    if "mern:pythonScript:" in text and text != KEYS_AND_ROLE:
+        keys |= {"mern:awsAccessKeyId", "mern:awsSecretAccessKey"}
+    return keys
 
 
 def _settings_case(text: str) -> Case:
-    config: dict[str, Any] = {key: yaml.safe_load(value) for key, value in RIGHT.items()}
-    if text.startswith("without "):
-        del config[text.removeprefix("without ")]
-    else:
+    left_out = _left_out(text)
+    config: dict[str, Any] = {
+        key: yaml.safe_load(value) for key, value in RIGHT.items() if key not in left_out
+    }
+    if not text.startswith("without "):
         config |= yaml.safe_load(text)
     secret = {key.removeprefix("mern:") for key, value in config.items() if '{"secure"' in json.dumps(value)}
     texts = {}
@@ -336,7 +354,8 @@ class StackFiles:
 
     def _write(self, text: str) -> None:
         right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
-        given = [f"{key}: {value}" for key, value in right.items() if f"{key}:" not in text]
+        left_out = _left_out(text)
+        given = [f"{key}: {value}" for key, value in right.items() if key not in left_out]
         entries = "".join(f"  {line}\n" for line in (*given, *text.splitlines()))
         self.file.write_text(f"{self.salt}config:\n{entries}")
 
