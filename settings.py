@@ -8,11 +8,14 @@ each with the key as the user typed it and the command that mends it.
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pulumi
 import pulumi.runtime.config as engine
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,20 +31,33 @@ PROJECT = "mern"
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
-Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
-RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
+EksName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+AccountId = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
+RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 ImageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+Repository = Annotated[str, StringConstraints(pattern=r"^(https?|oci)://[!-~]+$")]
 
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "a name of at most 63 lower-case letters, digits and -",
-    r"^\d{12}$": "an AWS account id, 12 digits",
-    r"^[a-z]{2}(-[a-z]+)+-\d$": "an AWS region, as in eu-central-1",
-    r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$": "the ARN of an IAM role",
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$": "the name of an EKS cluster",
+    r"^(https?|oci)://[!-~]+$": "the address of a chart repository, as in https://aws.github.io/eks-charts",
+    r"^[0-9]{12}$": "an AWS account id, 12 digits",
+    r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "an AWS region, as in eu-central-1",
+    r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$": "the ARN of an IAM role",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable",
     r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$": "a tag of a container image",
+}
+
+# How the engine hands over what YAML takes for a date.
+DATE = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} .+")
+
+TYPES = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "string_type": "text: put it in quotes",
 }
 
 # Where the chart takes its credentials, and the key of the stack config that fills the place.
@@ -63,7 +79,7 @@ class Model(BaseModel):
 class ClusterSettings(Model):
     """Where to deploy: an EKS cluster by its name, or a context of a kube config."""
 
-    eks_cluster_name: NonEmpty | None = None
+    eks_cluster_name: EksName | None = None
     kubeconfig: NonEmpty | None = None
     """Path of a kube config; `~` is the home folder, a relative path starts at the project."""
     context: NonEmpty | None = None
@@ -118,7 +134,7 @@ class LoadBalancerControllerSettings(Model):
     """`install`: this stack owns it. `existing`: somebody else does; it is looked at and not touched.
     `auto-mode`: EKS Auto Mode has one of its own. `none`: no Ingress is served, and nothing looked at."""
     identity: Identity = "irsa"
-    chart_repository: NonEmpty = "https://aws.github.io/eks-charts"
+    chart_repository: Repository = "https://aws.github.io/eks-charts"
 
 
 class ChecksSettings(Model):
@@ -180,16 +196,21 @@ class Settings(Model):
         secret |= set(engine.get_config_secret_keys_env())
         prefix = f"{PROJECT}:"
         own = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
-        return cls.parse(own, {key.removeprefix(prefix) for key in secret}, pulumi.get_stack())
+        stack = pulumi.get_stack()
+        written = _plain_text(Path(f"Pulumi.{stack}.yaml"), f"{prefix}imageTag")
+        return cls.parse(own, {key.removeprefix(prefix) for key in secret}, stack, written)
 
     @classmethod
-    def parse(cls, config: Mapping[str, str], secret: set[str], stack: str) -> "Settings":
+    def parse(
+        cls, config: Mapping[str, str], secret: set[str], stack: str, written_tag: str | None = None
+    ) -> "Settings":
         """The settings in `config`, as the engine hands it over: strings, objects as JSON.
 
         Args:
             config: key (without `mern:`) to text.
             secret: the keys that the stack file holds encrypted.
             stack: name of the stack, for the commands in the message.
+            written_tag: how the stack file writes `imageTag` where it stands there without quotes.
 
         Raises:
             pulumi.RunError: with every fault of the config.
@@ -199,22 +220,33 @@ class Settings(Model):
             if key not in KEYS:
                 near = difflib.get_close_matches(key, KEYS, n=1)
                 hint = f"; did you mean {PROJECT}:{near[0]}?" if near else ""
-                mend = f"pulumi config rm {PROJECT}:{key}"
+                if key.split(".", 1)[0] in OBJECT_KEYS:
+                    hint = ": what is inside of an object is set with --path"
+                mend = f"pulumi config rm {shlex.quote(f'{PROJECT}:{key}')}"
                 faults.append((key, f"is not a key of this project{hint}", mend))
             elif key in SECRET_KEYS and key not in secret:
                 faults.append((key, "is not encrypted in the stack file", _set_secret(key)))
             elif key not in SECRET_KEYS and key in secret:
-                faults.append((key, _why_not_secret(key), f"pulumi config set {_path(key)} …"))
+                faults.append((key, _why_not_secret(key), _set(key)))
             try:
-                values[key] = json.loads(text) if key in OBJECT_KEYS else text
-            except ValueError:
+                value = json.loads(text) if key in OBJECT_KEYS else text
+            except (ValueError, RecursionError):
                 faults.append((key, "is not an object", _set(key)))
+                continue
+            if _is_deeper(value, MOST_LEVELS):
+                faults.append((key, f"is nested more than {MOST_LEVELS} levels deep", _set(key)))
+            else:
+                values[key] = value
         settings = None
         try:
             settings = cls.model_validate({k: v for k, v in values.items() if k in KEYS})
         except ValidationError as error:
-            faults += [fault for found in error.errors() for fault in _explain(found)]
+            named = {key for key, *_ in faults}
+            found = [fault for each in error.errors() for fault in _explain(each)]
+            faults += [fault for fault in found if fault[0] not in named or fault[1] != "is missing"]
         faults += _contradictions(values)
+        misread = {fault[0]: fault for fault in _misread(values, written_tag)}
+        faults = [fault for fault in faults if fault[0] not in misread] + [*misread.values()]
         if faults or settings is None:
             raise pulumi.RunError(_report(faults, stack))
         return settings
@@ -222,7 +254,13 @@ class Settings(Model):
 
 KEYS = {field.alias or name: field for name, field in Settings.model_fields.items()}
 SECRET_KEYS = {"mongodbUri", "serverSecrets", "awsAccessKeyId", "awsSecretAccessKey"}
+MOST_LEVELS = 100
 OBJECT_KEYS = set(KEYS) - {"imageTag", "mongodbUri", "awsAccessKeyId", "awsSecretAccessKey"}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(inner, levels - 1) for inner in below)
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -293,6 +331,53 @@ def _needs_eks(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return faults
 
 
+def _misread(values: Mapping[str, Any], written_tag: str | None) -> list[tuple[str, str, str]]:
+    """What YAML has taken for something else than text, so that another text arrived here."""
+    faults = []
+    for path, leaf in _leaves({key: value for key, value in values.items() if key not in SECRET_KEYS}):
+        if isinstance(leaf, str) and DATE.fullmatch(leaf):
+            faults.append((path, "is a date to YAML: put it in quotes", _set(path, text=True)))
+    tag = values.get("imageTag")
+    if written_tag != tag and _number(written_tag) == _number(tag) is not None:
+        what = f"is written as {written_tag} without quotes, the number {tag} to YAML: put it in quotes"
+        faults.append(("imageTag", what, f"pulumi config set {_path('imageTag')} {written_tag}"))
+    return faults
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is none of an object or a list, with its path as Pulumi writes it."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _leaves(below, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield from _leaves(below, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def _plain_text(stack_file: Path, key: str) -> str | None:
+    """What stands in the stack file at `key` without quotes; None where that cannot be told."""
+    try:
+        root: Any = yaml.compose(stack_file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        config = next(below for name, below in root.value if name.value == "config")
+        found = next(below for name, below in config.value if name.value == key)
+    except (OSError, ValueError, AttributeError, TypeError, StopIteration, yaml.YAMLError):
+        return None
+    return found.value if isinstance(found, yaml.ScalarNode) and found.style is None else None
+
+
+def _number(text: str | None) -> float | None:
+    """The number that YAML takes `text` for, if it does."""
+    try:
+        return int(re.sub(r"^0(?=[0-7]+$)", "0o", text or ""), 0)
+    except ValueError:
+        try:
+            return float(text or "")
+        except ValueError:
+            return None
+
+
 def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
     """What pydantic found, in the user's words; never the value, which may be a credential."""
     path = ".".join(str(part) for part in found["loc"] if part != "[key]")
@@ -315,11 +400,11 @@ def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
         yield path, "is empty", mend
     elif kind == "value_error":
         yield path, str(limits["error"]), mend
+    elif kind in TYPES:
+        example = ', as in accountId: "012345678901"' if path.endswith(".accountId") else ""
+        yield path, f"should be {TYPES[kind]}{example}", _set(path, text=kind == "string_type")
     else:
-        message = re.sub(r"^Input should be ", "should be ", found["msg"])
-        if found["loc"] and found["loc"][-1] == "accountId":
-            message += ': put it in quotes, accountId: "012345678901"'
-        yield path, message, mend
+        yield path, re.sub(r"^Input should be ", "should be ", found["msg"]), mend
 
 
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:
@@ -341,18 +426,21 @@ def _why_not_secret(key: str) -> str:
 
 def _path(path: str) -> str:
     full = f"{PROJECT}:{path}"
-    return f"--path '{full}'" if "." in full else full
+    quoted = shlex.quote(full)
+    if not re.search(r"[.[]", path):
+        return quoted
+    return f"--path {quoted}" if quoted != full else f"--path '{full}'"
 
 
-def _set(path: str) -> str:
-    """The command that sets the key at `path`."""
+def _set(path: str, text: bool = False) -> str:
+    """The command that sets the key at `path`; `text`: also where the value looks like a number."""
     top = path.split(".", maxsplit=1)[0]
     if top in SECRET_KEYS:
         return _set_secret(top)
     if path in OBJECT_KEYS:
         path += ".KEY"
     # With --path, Pulumi writes digits as a number unless it is told the type.
-    kind = "--type string " if path.endswith(".accountId") else ""
+    kind = "--type string " if text or path.endswith(".accountId") else ""
     return f"pulumi config set {_path(path)} {kind}VALUE"
 
 
@@ -366,5 +454,6 @@ def _report(faults: list[tuple[str, str, str]], stack: str) -> str:
     count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
     lines = [f"{count} in the config of stack {stack} (Pulumi.{stack}.yaml):"]
     for key, what, mend in unique:
-        lines += [f"  {PROJECT}:{key} {what}", f"      {mend} --stack {stack}"]
+        for line in (f"  {PROJECT}:{key} {what}", f"      {mend} --stack {stack}"):
+            lines.append("".join(char if char.isprintable() else "?" for char in line))
     return "\n".join(lines)

@@ -101,7 +101,7 @@ def _from_file(path: Path, context: str) -> dict[str, Any]:
         raise pulumi.RunError(
             f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}\n      {mend}"
         ) from None
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
         raise pulumi.RunError(f"mern:cluster.kubeconfig: {path} is not a kube config\n      {mend}") from None
     if context not in contexts:
         raise pulumi.RunError(
@@ -111,15 +111,25 @@ def _from_file(path: Path, context: str) -> dict[str, Any]:
         )
     chosen = contexts[context]
 
-    def pick(kind: str, name: str) -> dict[str, Any]:
+    def pick(kind: str) -> dict[str, Any]:
+        name = chosen[kind]
         entry: dict[str, Any] = next((item[kind] for item in config[f"{kind}s"] if item["name"] == name), {})
         return {"name": name, kind: _inline(entry, path.parent)}
 
+    try:
+        clusters, users = [pick("cluster")], [pick("user")]
+    except OSError as error:
+        raise pulumi.RunError(
+            f"mern:cluster.context: cannot read {error.filename}, which context {context} of {path} names: "
+            f"{error.strerror}"
+        ) from None
+    except (KeyError, TypeError, AttributeError):
+        raise pulumi.RunError(f"mern:cluster.context: context {context} of {path} is incomplete") from None
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [pick("cluster", chosen["cluster"])],
-        "users": [pick("user", chosen["user"])],
+        "clusters": clusters,
+        "users": users,
         "contexts": [{"name": context, "context": chosen}],
         "current-context": context,
     }

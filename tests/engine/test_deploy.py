@@ -139,7 +139,7 @@ def test_wrong_config_ends_in_one_message_that_lists_all_of_it(project: Project)
     run = project.preview()
     assert not run.ok
     assert "mern:naemspace is not a key of this project; did you mean mern:namespace?" in run.output
-    assert "mern:release.timeout should be a valid integer" in run.output
+    assert "mern:release.timeout should be a whole number" in run.output
     assert "mern:namespace.name is not a name of at most 63" in run.output
     assert f"pulumi config set --secret mern:awsAccessKeyId --stack {project.stack}" in run.output
     assert "Traceback" not in run.output

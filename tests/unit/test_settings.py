@@ -193,10 +193,10 @@ def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"release": {"timeout": "60"}}, "mern:release.timeout should be a valid integer"),
-        ({"release": {"timeout": True}}, "mern:release.timeout should be a valid integer"),
+        ({"release": {"timeout": "60"}}, "mern:release.timeout should be a whole number"),
+        ({"release": {"timeout": True}}, "mern:release.timeout should be a whole number"),
         ({"release": {"timeout": 0}}, "mern:release.timeout should be greater than or equal to 1"),
-        ({"release": {"showObjects": 0}}, "mern:release.showObjects should be a valid boolean"),
+        ({"release": {"showObjects": 0}}, "mern:release.showObjects should be true or false"),
         ({"release": "60"}, "mern:release is not an object"),
         ({"release": "long"}, "mern:release is not an object"),
         ({"values": [1]}, "mern:values is not an object"),
@@ -219,7 +219,8 @@ def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
         ),
         (
             {"loadBalancerController": {"chartRepository": ""}},
-            "mern:loadBalancerController.chartRepository is empty",
+            "mern:loadBalancerController.chartRepository is not the address of a chart repository, as in "
+            "https://aws.github.io/eks-charts",
         ),
         (
             {"serverSecrets": {"JWT-SECRET": "value-of-jwt-secret"}},
@@ -227,7 +228,7 @@ def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
         ),
         (
             {"serverSecrets": {"JWT_SECRET": 5}},
-            "mern:serverSecrets.JWT_SECRET should be a valid string",
+            "mern:serverSecrets.JWT_SECRET should be text: put it in quotes",
         ),
         ({"serverSecrets": "value-of-jwt-secret"}, "mern:serverSecrets is not an object"),
     ],
@@ -249,7 +250,7 @@ def test_what_mends_a_credential_encrypts_it(text: str) -> None:
         # YAML takes an account id without quotes for a number, and leading zeros for octal.
         (
             111111111111,
-            'mern:aws.accountId should be a valid string: put it in quotes, accountId: "012345678901"',
+            'mern:aws.accountId should be text: put it in quotes, as in accountId: "012345678901"',
         ),
         ("1111", "mern:aws.accountId is not an AWS account id, 12 digits"),
     ],

@@ -1,0 +1,494 @@
+"""What a user is told for a wrong setting: real cases, and docs/bad-input.md made from them.
+
+`python -m tests.bad_input` writes the file anew.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pulumi
+import yaml
+from pulumi import automation as auto
+
+from components import mern_application
+from components.cluster import connect
+from sandbox.engine import PROJECT, Engine
+from settings import ClusterSettings, Settings
+from tests.chart.rendering import CREDENTIALS, Chart, merged
+
+DOC = PROJECT / "docs/bad-input.md"
+STACK = "staging"
+HIDDEN = "hidden-credential"
+"""In every credential of these cases, so that tests can look whether it shows."""
+
+Env = Mapping[str, str | None]
+NO_ENV: Env = {}
+
+RIGHT = {
+    "mern:cluster": "{eksClusterName: staging}",
+    "mern:aws": '{accountId: "111111111111", region: eu-central-1}',
+    "mern:namespace": "{name: mern-staging}",
+    "mern:mongodbUri": f"{{secure: mongodb://{HIDDEN}}}",
+    "mern:awsAccessKeyId": f"{{secure: {HIDDEN}}}",
+    "mern:awsSecretAccessKey": f"{{secure: {HIDDEN}}}",
+}
+"""A config without fault; each case changes one thing of it."""
+
+# ---- read by the program; `without` takes a key away, `{secure: …}` is a value that the file encrypts
+
+SETTINGS = """
+without mern:cluster
+without mern:namespace
+without mern:mongodbUri
+without mern:awsSecretAccessKey
+without mern:aws
+mern:clustre: {eksClusterName: staging}
+mern:color: blue
+mern:cluster.eksClusterName: staging
+mern:release: {timout: 60}
+mern:release: {color: blue}
+mern:cluster: staging
+mern:cluster: [staging]
+mern:cluster: {}
+mern:cluster: {kubeconfig: ~/.kube/config}
+mern:cluster: {eksClusterName: staging, context: laptop}
+mern:cluster: {eksClusterName: "my cluster"}
+mern:cluster: {kubeconfig: "", context: laptop}
+mern:aws: {accountId: "1111", region: eu-central-1}
+mern:aws: {accountId: "111111111111", region: Frankfurt}
+mern:aws: {region: eu-central-1}
+mern:namespace: {}
+mern:namespace: {name: My_Shop}
+mern:namespace: {name: a-name-that-is-longer-than-the-sixty-three-characters-of-kubernetes}
+mern:namespace: {name: 5}
+mern:namespace: {name: shop, mode: crate}
+mern:namespace: {name: shop, protect: "yes"}
+mern:values: [1]
+mern:values: {mernServer: {mongodbUri: mongodb://hidden-credential}}
+mern:values: {mernServer: {secrets: {JWT_SECRET: hidden-credential}}}
+mern:values: {secure: hidden-credential}
+mern:values: {mernServer: {existingSecret: a}, pythonScript: {existingSecret: b}}
+mern:imageTag: "1.0 beta"
+mern:imageTag: {secure: "1.0"}
+mern:mongodbUri: mongodb://hidden-credential
+mern:mongodbUri: {secure: ""}
+mern:serverSecrets: {secure: hidden-credential}
+mern:serverSecrets: {JWT-SECRET: {secure: hidden-credential}}
+mern:serverSecrets: {JWT_SECRET: {secure: ""}}
+mern:serverSecrets: {JWT_SECRET: hidden-credential}
+mern:pythonScript: {roleArn: etl}
+mern:pythonScript: {}
+mern:pythonScript: {identity: pod-identity}
+mern:pythonScript: {policy: "*"}
+mern:loadBalancerController: {mode: yes-please}
+mern:loadBalancerController: {identity: keys}
+mern:loadBalancerController: {chartRepository: eks-charts}
+mern:checks: {subnets: never}
+mern:release: {timeout: 0}
+mern:release: {timeout: 100000}
+mern:release: {timeout: "600"}
+mern:release: {timeout: 10.5}
+mern:release: {showObjects: "no"}
+mern:release: {dryRun: 1}
+mern:release: {unlockRevision: 0}
+"""
+LAPTOP = "mern:cluster: {kubeconfig: ~/.kube/config, context: laptop}"
+KEYS_AND_ROLE = 'mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl"}'
+NEEDS_EKS = """
+mern:loadBalancerController: {mode: install}
+mern:pythonScript: {policy: {Version: "2012-10-17", Statement: []}}
+"""
+
+# ---- the same by way of a file, because YAML or the engine makes something else of what is written
+
+WRITTEN = [
+    "mern:imageTag: 1.10",
+    "mern:imageTag: 1e3",
+    "mern:imageTag: 0123",
+    "mern:imageTag: 2024-11-24",
+    "mern:imageTag:",
+    "mern:aws: {accountId: 111111111111, region: eu-central-1}",
+    "mern:aws: {accountId: 012345670123, region: eu-central-1}",
+    "mern:namespace: {name: 2024-11-24}",
+    "mern:namespace: {name: no, protect: no}",
+    "mern:namespace: {name: null}",
+    "mern:values: {mernServer: {env: {RELEASED: 2024-11-24}}}",
+    "mern:pythonScript: {policy: {Version: 2012-10-17, Statement: []}}",
+    "mern:release: {timeout: 10m}",
+    "mern:release: {timeout: 5e2, showObjects: off}",
+    "mern:release:",
+    "mern:release: {timeout: 60}\nmern:release: {timeout: 90}",
+    "mern:release: {timeout: 60, timeout: 90}",
+    "mern:release {timeout: 60}",
+    "\tmern:release: {timeout: 60}",
+    "mern:release: {timeout: .inf}",
+    "mern:release: {timeout: 60",
+    "mern:imageTag: {secure: broken}",
+]
+WHOLE_FILES = [
+    "config:\n- mern:imageTag: 1.0.0",
+    "config: none",
+    "<<<<<<< HEAD\nconfig: {}\n=======",
+    "- a list",
+]
+
+# ---- refused by the chart
+
+VALUES = """
+mernCleint: {}
+podSecurity: none
+mernServer: null
+mernServer: 5
+mernServer: {replicas: "3"}
+mernServer: {replicas: -1}
+mernServer: {replicas: 20000}
+mernServer: {replicas: 1.5}
+mernServer: {replicaCount: 3}
+mernServer: {image: {tag: 1.1}}
+mernServer: {image: {tag: "1.0 beta"}}
+mernServer: {image: {repository: "registry.example/server:1.0"}}
+mernServer: {image: {tag: "1.0", digest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}
+mernServer: {containerPort: 70000}
+mernServer: {env: {PORT: 5000}}
+mernServer: {env: {NODE-ENV: test}}
+mernServer: {env: [A=b]}
+mernServer: {env: {MONGODB_URI: a}}
+mernServer: {env: {JWT_SECRET: a}}
+mernServer: {secrets: {MONGODB_URI: a}}
+mernServer: {env: {A: b}, extraEnv: [{name: A, value: c}]}
+mernServer: {extraEnv: [{name: A}]}
+mernServer: {extraEnv: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}
+mernServer: {existingSecret: A_B}
+mernServer: {existingSecret: shop}
+mernServer: {existingSecretChecksum: abc}
+mernServer: {mongodbUri: ""}
+mernServer: {mongodbUri: localhost}
+mernServer: {resources: {limits: {memory: 256MB}}}
+mernServer: {resources: {requests: {memory: 1Gi}}}
+mernServer: {volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]}
+mernServer: {volumes: [{name: a, hostPath: {path: /}}]}
+mernServer: {volumeMounts: [{name: a, mountPath: /a}]}
+mernServer: {volumes: [{name: a, emptyDir: {}}], volumeMounts: [{name: a, mountPath: /a}, {name: a, mountPath: /a}]}
+mernServer: {tolerations: [{operator: Equal}]}
+mernServer: {tolerations: [{key: a, operator: Exists, value: b}]}
+mernServer: {tolerations: [{key: a, effect: NoSchedule, tolerationSeconds: 5}]}
+mernServer: {networkPolicy: {enabled: true, egress: [{to: []}]}}
+mernServer: {autoscaling: {enabled: true, minReplicas: 9}}
+mernServer: {autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}}
+mernServer: {autoscaling: {enabled: true}, resources: {requests: {cpu: null}, limits: {cpu: null}}}
+mernServer: {termination: {preStopSleepSeconds: 10}}
+mernServer: {termination: {gracePeriodSeconds: 30}}
+mernServer: {rollingUpdate: {maxUnavailable: 1}}
+mernServer: {rollingUpdate: {maxSurge: 0}}
+mernServer: {rollingUpdate: {maxSurge: 200%}}
+mernServer: {podDisruptionBudget: {enabled: false}}
+{ingress: {zeroDowntime: {enabled: false}}, mernServer: {podDisruptionBudget: {minAvailable: 1}}}
+{ingress: {zeroDowntime: {enabled: false}}, mernServer: {podDisruptionBudget: {maxUnavailable: 0}}}
+{ingress: {zeroDowntime: {enabled: false}}, mernServer: {podDisruptionBudget: {maxUnavailable: null, minAvailable: 2}}}
+mernServer: {service: {annotations: {alb.ingress.kubernetes.io/healthcheck-path: /up}}}
+mernServer: {service: {healthCheck: {timeoutSeconds: 20}}}
+pythonScript: {schedule: hourly}
+pythonScript: {awsSecretAccessKey: ""}
+pythonScript: {serviceAccount: {annotations: {eks.amazonaws.com/role-arn: etl}}}
+ingress: {hosts: [shop.example.com, shop.example.com]}
+ingress: {serverPaths: []}
+ingress: {annotations: {alb.ingress.kubernetes.io/scheme: internal}}
+ingress: {healthCheck: {timeoutSeconds: 20}}
+ingress: {tls: {enabled: true}}
+ingress: {group: {order: 1}}
+ingress: {targetType: instance}
+ingress: {targetGroupAttributes: {deregistration_delay.timeout_seconds: "10"}}
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Case:
+    """One wrong input."""
+
+    written: str
+    """What was set, as a user writes it."""
+    message: tuple[str, ...]
+    """The lines that a user reads."""
+
+    @property
+    def advice(self) -> str:
+        """What mends it, where the message is Pulumi's own and does not say so."""
+        text = "\n".join(self.message)
+        return next((advice for part, advice in ADVICE.items() if part in text), "")
+
+
+ADVICE = {
+    "validating stack config": "what stands after `secure:` was cut or edited: set that key anew",
+    "no stack named": "`pulumi stack ls` shows those there are",
+    "passphrase must be set": "the stack's passphrase belongs there",
+    "incorrect passphrase": "the stack's own belongs into `PULUMI_CONFIG_PASSPHRASE`, or the path of a file "
+    "with it into `PULUMI_CONFIG_PASSPHRASE_FILE`",
+    "already defined": "remove one of the two",
+    "cannot unmarshal": "below `config:` stand keys and values, `mern:imageTag: 1.0.0`",
+    "expected project to be": "the file starts with `config:`",
+    "+Inf": "this number has no end",
+    "yaml: line": "mend the YAML near that line, or take the file from Git",
+}
+
+
+def lines(text: str) -> Iterator[str]:
+    yield from text.strip().splitlines()
+
+
+# ---- running the cases
+
+
+def settings_cases() -> list[Case]:
+    """Config that the program reads and refuses."""
+    laptop = [f"{LAPTOP}\n{text}" for text in lines(NEEDS_EKS)]
+    return [_settings_case(text) for text in (*lines(SETTINGS), KEYS_AND_ROLE, *laptop)]
+
+
+def _left_out(text: str) -> set[str]:
+    """The keys of a right config that a case goes without: what it sets itself, and keys beside a role."""
+    keys = {key for key in RIGHT if f"{key}:" in text or text == f"without {key}"}
+    if "mern:pythonScript:" in text and text != KEYS_AND_ROLE:
+        keys |= {"mern:awsAccessKeyId", "mern:awsSecretAccessKey"}
+    return keys
+
+
+def _settings_case(text: str) -> Case:
+    left_out = _left_out(text)
+    config: dict[str, Any] = {
+        key: yaml.safe_load(value) for key, value in RIGHT.items() if key not in left_out
+    }
+    if not text.startswith("without "):
+        config |= yaml.safe_load(text)
+    secret = {key.removeprefix("mern:") for key, value in config.items() if '{"secure"' in json.dumps(value)}
+    texts = {}
+    for key, value in config.items():
+        shown = _opened(value)
+        texts[key.removeprefix("mern:")] = shown if isinstance(shown, str) else json.dumps(shown)
+    return Case(_shown(text), _refusal(lambda: Settings.parse(texts, secret, STACK)))
+
+
+def _opened(value: Any) -> Any:
+    """What the engine hands over: encrypted values in plain text."""
+    if isinstance(value, dict):
+        return value["secure"] if set(value) == {"secure"} else {k: _opened(v) for k, v in value.items()}
+    return value
+
+
+def _shown(text: str) -> str:
+    return re.sub(rf"\{{secure: ({HIDDEN}|mongodb://{HIDDEN})\}}", "{secure: …}", text).replace(HIDDEN, "…")
+
+
+def _refusal(call: Any) -> tuple[str, ...]:
+    try:
+        call()
+    except pulumi.RunError as error:
+        said = str(error).splitlines()
+        return tuple(
+            line.strip() for line in said if not line.startswith(("1 fault", "2 faults", "3 faults"))
+        )
+    raise AssertionError("this was accepted")
+
+
+class StackFiles:
+    """A stack file of a real stack, read by the real engine, which runs the project's own reading of it."""
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        self.engine = Engine(folder=folder, tools=tools)
+        self.folder = folder / "project"
+        self.folder.mkdir(parents=True)
+        shutil.copy(PROJECT / "Pulumi.yaml", self.folder)
+        (folder / "state").mkdir()
+        (folder / "passphrase").write_text("right")
+        self.file = self.folder / f"Pulumi.{STACK}.yaml"
+        self.run("stack", "init", STACK)
+        self.salt = self.file.read_text()
+        for key, value in RIGHT.items():
+            if "secure" in value:
+                self.run("config", "set", "--secret", key, "--stack", STACK, given=HIDDEN)
+        self.encrypted = yaml.safe_load(self.file.read_text())["config"]
+
+    def run(self, *command: str, given: str = "", env: Env = NO_ENV) -> str:
+        """What the pulumi program says on its standard error; a variable that is None is not set."""
+        variables = {**os.environ, **self.engine.environment(), **env}
+        done = subprocess.run(
+            [str(self.engine.tools / "pulumi"), "--non-interactive", *command],
+            cwd=self.folder,
+            env={name: text for name, text in variables.items() if text is not None},
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stderr
+
+    def cases(self) -> list[Case]:
+        return [self._case(text) for text in WRITTEN] + [self._case(text, whole=True) for text in WHOLE_FILES]
+
+    def commands(self) -> list[Case]:
+        """What is wrong with the command instead of the file."""
+        self._write("")
+        preview = ("preview", "--stack", STACK)
+        none: Env = {"PULUMI_CONFIG_PASSPHRASE_FILE": None}
+        wrong: Env = {**none, "PULUMI_CONFIG_PASSPHRASE": "wrong"}
+        shown = f"pulumi {' '.join(preview)}"
+        found = [
+            Case("pulumi preview --stack stagin", self._said("preview", "--stack", "stagin")),
+            Case(f"{shown}, with another passphrase than the stack's", self._said(*preview, env=wrong)),
+            Case(f"{shown}, without a passphrase", self._said(*preview, env=none)),
+        ]
+        (self.folder / "Pulumi.yaml").write_text("name: mern\nruntime: [")
+        return [*found, Case("a broken Pulumi.yaml", self._said("preview", "--stack", STACK))]
+
+    def _said(self, *command: str, env: Env = NO_ENV) -> tuple[str, ...]:
+        return _without_folder(self.run(*command, env=env), self.folder)
+
+    def _write(self, text: str) -> None:
+        right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
+        left_out = _left_out(text)
+        given = [f"{key}: {value}" for key, value in right.items() if key not in left_out]
+        entries = "".join(f"  {line}\n" for line in (*given, *text.splitlines()))
+        self.file.write_text(f"{self.salt}config:\n{entries}")
+
+    def short_timeout(self, chart: Chart) -> Case:
+        """A timeout that the chart's objects show to be too short."""
+        objects = chart.render().objects
+
+        def load() -> None:
+            args = SimpleNamespace(timeout=Settings.load().release.timeout)
+            mern_application._refuse_short_timeout(SimpleNamespace(objects=objects, args=args))  # type: ignore[arg-type]
+
+        return self._case("mern:release: {timeout: 60}", load)
+
+    def _case(self, text: str, load: Any = Settings.load, whole: bool = False) -> Case:
+        if whole:
+            self.file.write_text(f"{text}\n")
+        else:
+            self._write(text)
+        message: list[str] = []
+
+        def program() -> None:
+            with contextlib.chdir(self.folder):
+                message.extend(_refusal(load))
+
+        options = auto.LocalWorkspaceOptions(
+            work_dir=str(self.folder),
+            pulumi_home=str(self.engine.folder / "pulumi-home"),
+            env_vars=self.engine.environment(),
+            pulumi_command=auto.PulumiCommand(root=str(self.engine.tools.parent)),
+        )
+        try:
+            stack = auto.select_stack(STACK, project_name="mern", program=program, opts=options)
+            stack.preview(color="never")
+        except auto.errors.CommandError as error:
+            if not message:
+                message += _without_folder(str(error).split("stderr:", 1)[-1], self.folder)
+        return Case(text.replace("\t", "⇥"), tuple(message))
+
+
+def _without_folder(text: str, folder: Path) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.replace(f"{folder}/", "").splitlines() if line.strip())
+
+
+KUBECONFIG = (
+    "contexts: [{name: laptop, context: {cluster: a, user: b}}, {name: half, context: {cluster: b}}]\n"
+)
+KUBECONFIG += "clusters: [{name: a, cluster: {server: x, certificate-authority: ca.crt}}]\nusers: []\n"
+
+
+def kubeconfig_cases() -> Iterator[Case]:
+    """The kube config that `mern:cluster` names."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "text").write_text("no: [YAML")
+        (folder / "binary").write_bytes(b"\xff\xfe\x00")
+        (folder / "config").write_text(KUBECONFIG)
+        for file, context in (
+            *(("missing", "laptop"), ("text", "laptop"), ("binary", "laptop")),
+            *(("config", "desk"), ("config", "half"), ("config", "laptop")),
+        ):
+            cluster = ClusterSettings(kubeconfig=f"{folder}/{file}", context=context)
+            said = _refusal(lambda cluster=cluster: connect(cluster, None))
+            yield Case(
+                f"mern:cluster: {{kubeconfig: {file}, context: {context}}}",
+                tuple(line.replace(f"{folder}/", "") for line in said),
+            )
+
+
+def chart_cases(chart: Chart) -> list[Case]:
+    """Values that Helm refuses to render."""
+    return [Case(text, chart_refusal(chart, yaml.safe_load(text))) for text in lines(VALUES)]
+
+
+def chart_refusal(chart: Chart, values: Any) -> tuple[str, ...]:
+    whole = not isinstance(values.get("mernServer", {}), dict)
+    text = chart.refusal(values if whole else merged(CREDENTIALS, values), credentials=False)
+    said = [line.strip() for line in text.splitlines()]
+    return tuple(line for line in said if line.startswith("- ")) or tuple(filter(None, said))
+
+
+# ---- the table
+
+INTRODUCTION = """\
+# What is said to bad input
+
+Each row is one wrong setting in an otherwise right stack, and what `pulumi preview` and `pulumi up` say to it
+before anything is changed. All faults of a config are reported together, under a line that counts them, each
+with the command that mends it (to which `--stack staging` belongs). No message holds a credential. What
+follows an arrow is said only here: there the message is Pulumi's own, before the program runs.
+
+Made from the real cases by `python -m tests.bad_input`; a test holds it to them.
+"""
+
+
+def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
+    """Heading to cases, all run anew."""
+    files, chart = StackFiles(folder, tools), Chart(str(tools / "helm"))
+    timeout = files.short_timeout(chart)
+    return {
+        "The stack's config": settings_cases(),
+        "What YAML makes of it": files.cases(),
+        "The command": files.commands(),
+        "The kube config": list(kubeconfig_cases()),
+        "The chart's values, in `mern:values`": [*chart_cases(chart), timeout],
+    }
+
+
+def document(found: dict[str, list[Case]]) -> str:
+    """The text of docs/bad-input.md."""
+    parts = [INTRODUCTION]
+    for heading, cases in found.items():
+        rows = []
+        for case in cases:
+            advice = f"<br>→ {case.advice}" if case.advice else ""
+            rows.append(f"| {_cell(case.written.splitlines())} | {_cell(case.message)}{advice} |\n")
+        parts.append(f"\n## {heading}\n\n| set | said |\n| --- | --- |\n{''.join(rows)}")
+    return "".join(parts)
+
+
+def _cell(texts: Iterable[str]) -> str:
+    shown = (text.removesuffix(f" --stack {STACK}").replace("|", "\\|") for text in texts)
+    return "<br>".join(f"`` {text} ``" if "`" in text else f"`{text}`" for text in shown)
+
+
+def main() -> None:
+    from sandbox.tools import prepare
+
+    tools = PROJECT / ".sandbox/bin"
+    prepare(tools)
+    with tempfile.TemporaryDirectory() as folder:
+        DOC.write_text(document(sections(Path(folder), tools)))
+    print(f"{DOC.relative_to(PROJECT)} is written.")
+
+
+if __name__ == "__main__":
+    main()
