@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-SOURCES := __main__.py settings.py components docs sandbox tests
+SOURCES := __main__.py settings.py components docs operations sandbox tests
 
 .DEFAULT_GOAL := help
 .PHONY: help up preview status down env test bench check format pictures lock clean
@@ -36,6 +36,10 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
 	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
+		prepare(Path(".sandbox/checks"), CHECKS)'
+	@.sandbox/checks/actionlint -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
+	@$(VENV)/bin/shellcheck .ci/run
 
 format: $(VENV)/dev ## Rewrite the sources in the project's style
 	@$(RUN) ruff check --fix-only $(SOURCES)

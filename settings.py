@@ -7,6 +7,7 @@ each with the key as the user typed it and the command that mends it.
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -25,6 +26,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 PROJECT = "mern"
+IMAGE_TAG_VARIABLE = "MERN_IMAGE_TAG"
+"""An image tag for one run, in place of `mern:imageTag`: given as config, it would be saved."""
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -151,6 +154,8 @@ class Settings(Model):
         secret |= set(engine.get_config_secret_keys_env())
         prefix = f"{PROJECT}:"
         own = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
+        if tag := os.environ.get(IMAGE_TAG_VARIABLE):
+            own["imageTag"] = tag
         return cls.parse(own, {key.removeprefix(prefix) for key in secret}, pulumi.get_stack())
 
     @classmethod
