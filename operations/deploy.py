@@ -87,15 +87,17 @@ def _release(locks: list[Lock], stack: str, github: GitHub | None, done: list[st
     """Delete `locks`, and no other; why not, where one may be alive."""
     if github is None:
         return "Outside GitHub Actions no lock is released by itself."
+    jobs = []
     for lock in locks:
         if lock.user != pwd.getpwuid(os.getuid()).pw_name:
             return f"{lock} was not made by a runner."
         try:
-            job = ended_job(github, stack, lock.at)
+            jobs.append(ended_job(github, stack, lock.at))
         except GitHubError as error:
-            return f"Whether an earlier run has made it could not be read: {error}."
-        if not job:
+            return f"Whether an earlier run has made {lock} could not be read: {error}."
+        if not jobs[-1]:
             return f"No finished job `deploy to {stack}` was at work when {lock} was made."
+    for lock, job in zip(locks, jobs, strict=True):
         try:
             _delete(lock.url)
         except (OSError, subprocess.SubprocessError) as error:

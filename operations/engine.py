@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,12 @@ class Run:
 def secrets_of(stack: auto.Stack) -> list[str]:
     """The texts of the stack's secrets, to hide them wherever something else quotes them."""
     found: set[str] = set()
-    for item in stack.get_all_config().values():
+    try:
+        config = stack.get_all_config()
+    except auto.errors.CommandError as error:
+        print(said(error), file=sys.stderr, flush=True)
+        raise
+    for item in config.values():
         if item.secret:
             found.add(item.value)
             try:
@@ -140,6 +145,7 @@ def run(stack: auto.Stack, command: str) -> Run:
     started = time.monotonic()
     result = Run(command=command)
     secrets: list[str] = []
+    events: list[EngineEvent] = []
 
     def say(line: str) -> None:
         print(mask(line, secrets), flush=True)
@@ -147,60 +153,54 @@ def run(stack: auto.Stack, command: str) -> Run:
     def complain(line: str) -> None:
         print(mask(line, secrets), file=sys.stderr, flush=True)
 
-    gathered = _Gathered()
     try:
         secrets += secrets_of(stack)
         options: dict[str, Any] = {"show_secrets": False} if command == "up" else {}
         done = getattr(stack, command)(
-            on_output=say, on_error=complain, on_event=gathered.add, color="never", **options
+            on_output=say, on_error=complain, on_event=events.append, color="never", **options
         )
         result.ok = True
         if command == "up" and (revision := done.outputs.get("revision")) and not revision.secret:
             result.revision = _number(revision.value)
     except auto.errors.CommandError as error:
         result.failure = said(error)
-        if not gathered.errors:  # it failed before the program ran
-            complain(result.failure)
     result.seconds = time.monotonic() - started
-    result.changes, result.changed = gathered.changes(secrets), gathered.changed
-    result.errors = _reasons([mask(text, secrets) for text in gathered.errors])
-    result.notes = list(dict.fromkeys(mask(text, secrets) for text in gathered.notes))
-    result.failure = mask(result.failure, secrets)
-    if not result.ok and not result.errors:
-        result.errors = [result.failure or f"{command} failed without a word"]
+    gather(result, events, secrets)
     return result
 
 
-class _Gathered:
-    def __init__(self) -> None:
-        self.steps: dict[str, StepEventMetadata] = {}
-        self.errors: list[str] = []
-        self.notes: list[str] = []
-
-    def add(self, event: EngineEvent) -> None:
+def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> None:
+    """Put into `result` what the engine reported, without any of `secrets`."""
+    steps: dict[str, StepEventMetadata] = {}
+    errors: list[str] = []
+    notes: list[str] = []
+    for event in events:
         if event.resource_pre_event:
             step = event.resource_pre_event.metadata
-            known = self.steps.get(step.urn)
+            known = steps.get(step.urn)
+            # A replacement is told in several steps.
             if known is None or known.op in QUIET or step.op == OpType.REPLACE:
-                self.steps[step.urn] = step
+                steps[step.urn] = step
         elif event.diagnostic_event and not event.diagnostic_event.ephemeral:
-            text = event.diagnostic_event.message.strip()
+            text = mask(event.diagnostic_event.message.strip(), secrets)
             match event.diagnostic_event.severity:
                 case "error":
                     # The component's own report says more than the provider's words: it goes first.
                     first = "helm:index:ChartRelease::" in (event.diagnostic_event.urn or "")
-                    self.errors.insert(0 if first else len(self.errors), text)
+                    errors.insert(0 if first else len(errors), text)
                 case "warning" | "info" | "info#err":
-                    self.notes += [text] if text else []
-
-    @property
-    def changed(self) -> bool:
-        return any(step.op not in QUIET for step in self.steps.values())
-
-    def changes(self, secrets: list[str]) -> list[Change]:
-        steps = [step for step in self.steps.values() if step.op not in QUIET and not _only_groups(step)]
-        found = [_change(step, secrets) for step in steps]
-        return sorted(found, key=lambda change: (change.kind, change.name))
+                    notes += [text] if text else []
+    changed = [step for step in steps.values() if step.op not in QUIET]
+    result.changed = bool(changed)
+    result.changes = sorted(
+        (_change(step, secrets) for step in changed if not _only_groups(step)),
+        key=lambda change: (change.kind, change.name),
+    )
+    result.notes = list(dict.fromkeys(notes))
+    result.failure = mask(result.failure, secrets)
+    result.errors = _reasons(errors)
+    if not result.ok and not result.errors:
+        result.errors = [result.failure or f"{result.command} failed without a word"]
 
 
 def _only_groups(step: StepEventMetadata) -> bool:

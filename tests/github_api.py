@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 REPOSITORY = "owner/mern"
-TOKEN = "token-of-the-run"  # noqa: S105
+TOKEN = "token-of-the-run"
 BOT = {"login": "github-actions[bot]"}
 
 
@@ -61,7 +61,7 @@ class FakeGitHub:
             case "GET", "actions", "runs":
                 bound = query["created"].removeprefix("<=")
                 return 200, {"workflow_runs": [run for run in self.runs if run["created_at"] <= bound]}
-            case "GET", "actions", "runs", number, "jobs":
+            case "GET", "actions", "runs", number, "jobs" if int(number) in self.jobs:
                 return 200, {"jobs": _page(self.jobs[int(number)], query)}
         return 404, {"message": "Not Found"}
 
@@ -103,7 +103,7 @@ def serve() -> Iterator[FakeGitHub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield fake

@@ -14,6 +14,7 @@ import yaml
 from lightkube.resources.core_v1 import Namespace
 from pulumi import automation as auto
 
+from operations import engine, report
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider, resources
 from tests.conftest import FOLDER, TestCluster
 
@@ -31,6 +32,8 @@ class Run:
     """URN to operation, of everything the engine planned."""
     events: str = ""
     """All that the engine reported, as it stands in its event log."""
+    written: str = ""
+    """What a pull request's comment and a job's summary say of it."""
 
     @property
     def changes(self) -> set[Change]:
@@ -115,10 +118,10 @@ class Project:
     def _run(self, command: str, **options: Any) -> Run:
         lines: list[str] = []
         operations: dict[str, str] = {}
-        events: list[str] = []
+        reported: list[auto.events.EngineEvent] = []
 
         def on_event(event: auto.events.EngineEvent) -> None:
-            events.append(json.dumps(event, default=vars))
+            reported.append(event)
             if event.resource_pre_event:
                 meta = event.resource_pre_event.metadata
                 operations[meta.urn] = meta.op.value
@@ -138,7 +141,15 @@ class Project:
             ok = True
         # The coroutines of a program that failed are thrown away here, not in the midst of a test.
         gc.collect()
-        return Run(ok=ok, output="\n".join(lines), operations=operations, events="\n".join(events))
+        told = engine.Run(command=command, ok=ok)
+        engine.gather(told, reported, engine.secrets_of(stack))
+        return Run(
+            ok=ok,
+            output="\n".join(lines),
+            operations=operations,
+            events="\n".join(json.dumps(event, default=vars) for event in reported),
+            written=report.comment(told, self.stack) + report.summary(told, self.stack),
+        )
 
     def state(self) -> list[dict[str, Any]]:
         """The resources that the engine remembers."""

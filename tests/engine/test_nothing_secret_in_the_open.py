@@ -62,9 +62,9 @@ def seen_in_files(folder: Path) -> list[str]:
 
 
 def everything(project: Project, run: Run) -> str:
-    """What a run shows and leaves: its output, its events, the state, the stack file."""
+    """What a run shows and leaves: its output, its events, the state, the stack file, what CI writes."""
     work = FOLDER / f"work/{project.stack}/Pulumi.{project.stack}.yaml"
-    return "\n".join([run.output, run.events, project.raw_state(), work.read_text()])
+    return "\n".join([run.output, run.events, run.written, project.raw_state(), work.read_text()])
 
 
 @pytest.fixture
