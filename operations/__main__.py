@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 DRIFTED = 3
-IMAGE_TAG = "MERN_IMAGE_TAG"
 
 
 def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | None = None) -> int:
@@ -27,8 +26,9 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
         add(commands)
     args = parser.parse_args(arguments)
     if getattr(args, "image_tag", None):
-        # The program reads it there; set as config it would be saved, and hold for later runs.
-        os.environ[IMAGE_TAG] = args.image_tag
+        from settings import IMAGE_TAG_VARIABLE
+
+        os.environ[IMAGE_TAG_VARIABLE] = args.image_tag
     return int(args.run(args, open_stack or _open))
 
 

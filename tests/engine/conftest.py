@@ -14,7 +14,6 @@ import yaml
 from lightkube.resources.core_v1 import Namespace
 from pulumi import automation as auto
 
-from operations import engine, report
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider, resources
 from tests.conftest import FOLDER, TestCluster
 
@@ -32,8 +31,8 @@ class Run:
     """URN to operation, of everything the engine planned."""
     events: str = ""
     """All that the engine reported, as it stands in its event log."""
-    written: str = ""
-    """What a pull request's comment and a job's summary say of it."""
+    reported: list[auto.events.EngineEvent] = field(default_factory=list)
+    """The same, as it came."""
 
     @property
     def changes(self) -> set[Change]:
@@ -141,14 +140,12 @@ class Project:
             ok = True
         # The coroutines of a program that failed are thrown away here, not in the midst of a test.
         gc.collect()
-        told = engine.Run(command=command, ok=ok)
-        engine.gather(told, reported, engine.secrets_of(stack))
         return Run(
             ok=ok,
             output="\n".join(lines),
             operations=operations,
             events="\n".join(json.dumps(event, default=vars) for event in reported),
-            written=report.comment(told, self.stack) + report.summary(told, self.stack),
+            reported=reported,
         )
 
     def state(self) -> list[dict[str, Any]]:
