@@ -120,7 +120,7 @@ def _run_drift(args: argparse.Namespace, open_stack: OpenStack) -> int:
     text = report.drift(run, args.stack)
     if args.report:
         args.report.write_text(text)
-    _append(args.summary, text or f"### Stack {report.code(args.stack)} is as it should be\n")
+    _append(args.summary, text or report.no_drift(run, args.stack))
     print("the stack has drifted" if text else "no drift")
     return DRIFTED if text else 0
 

@@ -153,7 +153,8 @@ def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
 
 
 def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
-    """The address of a finished job that deployed `stack` at `moment`; empty where there was none."""
+    """The address of a job that was deploying `stack` at `moment` and has ended otherwise than well;
+    empty where there was none."""
     day = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
     # A run can have waited for a reviewer for days before its job began: not bound from below.
     listed = github.call("GET", f"/actions/runs?created=%3C%3D{day}&per_page={PAGE}")["workflow_runs"]
@@ -162,12 +163,22 @@ def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
             continue
         for job in github.pages(f"/actions/runs/{run['id']}/jobs?filter=all", "jobs"):
             # A called workflow's job has the caller's name before it.
-            if job["name"].rpartition(" / ")[2] != f"deploy to {stack}" or job["status"] != "completed":
-                continue
-            if _time(job["started_at"]) <= moment <= _time(job["completed_at"]):
+            if job["name"].rpartition(" / ")[2] == f"deploy to {stack}" and _was_deploying(job, moment):
                 return str(job["html_url"])
     return ""
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _was_deploying(job: Mapping[str, Any], moment: datetime) -> bool:
+    """Whether `job` has ended, and was in its step `Deploy` at `moment`, which did not end well: one
+    that did has left nothing behind. Of a runner that was lost the step never got an end."""
+    if job["status"] != "completed":
+        return False
+    return any(
+        step["name"] == "Deploy"
+        and step.get("started_at")
+        and step.get("conclusion") != "success"
+        and datetime.fromisoformat(step["started_at"])
+        <= moment
+        <= datetime.fromisoformat(step.get("completed_at") or job["completed_at"])
+        for step in job.get("steps", [])
+    )

@@ -18,8 +18,8 @@ from operations.engine import NOT_KNOWN, SECRET, Change, Run
 
 COMMENT_LIMIT = 64_000
 """Characters; GitHub takes 65,536, and the marker and the footer of a comment come on top."""
-SUMMARY_LIMIT = 500_000
-"""Characters; GitHub takes 1 MiB of a step."""
+SUMMARY_LIMIT = 300_000
+"""Characters; GitHub takes 1 MiB of a step, and a character can be three bytes."""
 LINE = 160
 """Where a value is cut."""
 
@@ -70,6 +70,14 @@ def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
     if run.changes and not run.ok:
         page.add("What it set out to change:")
     _changes(page, run.changes)
+    return page.text
+
+
+def no_drift(run: Run, stack: str) -> str:
+    """For the job's summary; with what could not be looked at."""
+    page = Page(SUMMARY_LIMIT)
+    page.add(f"### Stack {code(stack)} is as it should be")
+    _notes(page, run)
     return page.text
 
 

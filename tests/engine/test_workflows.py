@@ -209,7 +209,7 @@ def test_a_run_that_was_killed_does_not_stop_the_next(
         {
             "name": f"deploy to {project.stack}",
             "status": "completed",
-            "started_at": began.strftime(form),
+            "steps": [{"name": "Deploy", "conclusion": "cancelled", "started_at": began.strftime(form)}],
             "completed_at": (now + timedelta(seconds=1)).strftime(form),
             "html_url": "https://github.example/job/1",
         }

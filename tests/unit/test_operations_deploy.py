@@ -25,9 +25,9 @@ S3 = "s3://state-bucket/mern/.pulumi/locks/organization/mern/staging/1b2c.json?r
 JOB = {
     "name": "deploy to staging",
     "status": "completed",
-    "started_at": "2026-05-01T11:50:00Z",
     "completed_at": "2026-05-01T12:01:00Z",
     "html_url": "https://github.example/job",
+    "steps": [{"name": "Deploy", "conclusion": "failure", "started_at": "2026-05-01T11:50:00Z"}],
 }
 
 

@@ -87,36 +87,47 @@ def test_what_is_missing_is_named(
 
 
 MOMENT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+STEP = {
+    "name": "Deploy",
+    "conclusion": "cancelled",
+    "started_at": "2026-05-01T11:50:00Z",
+    "completed_at": "2026-05-01T12:01:00Z",
+}
 JOB = {
     "name": "deploy to staging",
     "status": "completed",
-    "started_at": "2026-05-01T11:50:00Z",
     "completed_at": "2026-05-01T12:01:00Z",
     "html_url": "https://github.example/job",
 }
 
 
 @pytest.mark.parametrize(
-    ("job", "found"),
+    ("job", "step", "found"),
     [
-        ({}, True),
-        ({"name": "release / deploy to staging"}, True),
-        ({"name": "deploy to staging-eu"}, False),
-        ({"name": "redeploy to staging"}, False),
-        ({"status": "in_progress", "completed_at": None}, False),
-        ({"started_at": "2026-05-01T12:00:01Z"}, False),
-        ({"completed_at": "2026-05-01T11:59:59Z"}, False),
+        ({}, {}, True),
+        ({}, {"conclusion": "failure"}, True),
+        ({}, {"conclusion": None, "completed_at": None}, True),  # the machine was lost
+        ({}, {"conclusion": "success"}, False),
+        ({}, {"name": "Check that it can be reached"}, False),
+        ({}, {"started_at": "2026-05-01T12:00:01Z"}, False),
+        ({}, {"completed_at": "2026-05-01T11:59:59Z"}, False),
+        ({"name": "release / deploy to staging"}, {}, True),
+        ({"name": "deploy to staging-eu"}, {}, False),
+        ({"name": "redeploy to staging"}, {}, False),
+        ({"status": "in_progress", "completed_at": None}, {}, False),
     ],
 )
 def test_only_a_finished_job_of_that_stack_and_moment_counts(
-    fake: FakeGitHub, job: dict[str, Any], found: bool
+    fake: FakeGitHub, job: dict[str, Any], step: dict[str, Any], found: bool
 ) -> None:
     fake.runs = [
         {"id": 3, "created_at": "2026-05-01T12:00:01Z", "updated_at": "2026-05-01T13:00:00Z"},
         {"id": 2, "created_at": "2026-04-20T11:00:00Z", "updated_at": "2026-05-01T12:01:05Z"},
         {"id": 1, "created_at": "2026-04-19T11:00:00Z", "updated_at": "2026-04-19T12:00:00Z"},
     ]
-    fake.jobs = {3: [JOB], 2: [{**JOB, "name": "lint"}, {**JOB, **job}], 1: [JOB]}
+    ended = {**JOB, "steps": [STEP]}
+    fake.jobs = {3: [ended], 1: [ended]}
+    fake.jobs[2] = [{**ended, "name": "lint"}, {**JOB, "steps": [{**STEP, **step}], **job}]
     assert bool(github.ended_job(GitHub.of_environment(), "staging", MOMENT)) is found
     assert not [call for call in fake.calls if "/runs/1/" in call or "/runs/3/" in call]
 

@@ -51,6 +51,7 @@ def test_one_run_per_stack_and_none_is_cancelled_midway() -> None:
     assert job["environment"] == load("deploy")["env"]["STACK"] == stack
     # What `ended_job` looks for.
     assert job["name"] == f"deploy to {stack}"
+    assert [step.get("name") for step in job["steps"] if " up " in step.get("run", "")] == ["Deploy"]
     assert load("deploy")["on"]["push"]["branches"] == ["develop", "main"]
 
 
