@@ -252,4 +252,7 @@ def _number(value: Any) -> str:
 def said(error: auto.errors.CommandError) -> str:
     """What the command wrote to stderr, of all that the SDK's message holds."""
     found = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
-    return (found[1] if found else str(error)).strip().removeprefix("error: ")
+    text = (found[1] if found else str(error)).strip().removeprefix("error: ")
+    if missing := re.fullmatch(r"no stack named '(.+)' found", text):
+        text += f"\n    pulumi stack init {missing[1]}"
+    return text

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +17,8 @@ import pytest
 import yaml
 from lightkube.resources.apps_v1 import Deployment
 
-from sandbox.engine import PROJECT
+from operations.engine import SECRET_KEY
+from sandbox.engine import PROJECT, Engine
 from tests import github_api
 from tests.conftest import FOLDER
 from tests.engine.conftest import Project
@@ -48,6 +48,14 @@ def github() -> Iterator[FakeGitHub]:
         yield fake
 
 
+def program(path: Path, arguments: str) -> Path:
+    """A `python` that is given these arguments first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def runner(
     project: Project,
     github: FakeGitHub,
@@ -56,14 +64,9 @@ def runner(
     expressions: Mapping[str, str] | None = None,
 ) -> Runner:
     """A runner whose `.venv/bin/python -m operations` deploys `project` by the tests' engine."""
-    python = folder / ".venv/bin/python"
-    python.parent.mkdir(parents=True, exist_ok=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.engine.operations_in_sandbox "$@"\n')
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    bare = folder / "bin/python"  # no virtual environment, as where the packages could not be installed
-    bare.parent.mkdir(exist_ok=True)
-    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    bare.chmod(bare.stat().st_mode | stat.S_IXUSR)
+    program(folder / ".venv/bin/python", "-m tests.engine.operations_in_sandbox")
+    # No virtual environment, as where the packages could not be installed.
+    bare = program(folder / "bin/python", "-S")
     event = folder / "event.json"
     event.write_text(json.dumps({"pull_request": {"number": 5, "head": {"sha": "0123abc"}}}))
     given = {
@@ -148,7 +151,7 @@ def test_one_comment_says_what_a_pull_request_changes_and_what_refuses_it(
     assert not seen(everything)
 
 
-def test_a_push_is_deployed_with_the_callers_tag_and_a_failure_is_reported(
+def test_a_push_is_deployed_watched_for_drift_and_a_failure_is_reported(
     project: Project, github: FakeGitHub, tmp_path: Path
 ) -> None:
     project.secrets = dict(PARTS)
@@ -163,6 +166,10 @@ def test_a_push_is_deployed_with_the_callers_tag_and_a_failure_is_reported(
     )
     work = FOLDER / f"work/{project.stack}/Pulumi.{project.stack}.yaml"
     assert "9.8.7" not in work.read_text()
+    state = json.loads(project.raw_state())["checkpoint"]["latest"]["resources"]
+    (stack,) = [item for item in state if item["type"] == "pulumi:pulumi:Stack"]
+    assert stack["outputs"]["revision"] == 1
+    assert SECRET_KEY not in json.dumps(stack["outputs"])
 
     # No controller gives an address here.
     (step,) = [item for item in load("deploy")["jobs"]["deploy"]["steps"] if "health" in item.get("run", "")]
@@ -172,6 +179,19 @@ def test_a_push_is_deployed_with_the_callers_tag_and_a_failure_is_reported(
     assert looked.returncode == 1
     assert b"Ingress mern has no address yet" in looked.stdout
     assert b"service mern-client has no target group yet" in looked.stdout
+
+    # The tag that was passed in is no drift.
+    found = "drift: Deployment mern-client: spec.replicas is 5, not 2 (changed by kubectl)"
+    for warnings, code, state in (((found,), 3, "open"), ((), 0, "closed")):
+        machine = runner(project, github, tmp_path / f"drift-{state}", warnings)
+        done = machine.run("drift", "drift", "Look for drift")
+        assert done.returncode == code, done.stdout + done.stderr
+        told = machine.run("drift", "drift", "Open, renew or close the issue")
+        assert told.returncode == 0, told.stderr
+        (issue,) = github.issues
+        assert issue["state"] == state
+        assert "Deployment mern-client: spec.replicas is 5, not 2 (changed by kubectl)" in issue["body"]
+    assert "is as it should be" in machine.summary
 
     # The next push names no tag, and cannot become ready.
     project.configure(release={"timeout": 4}, values={"mernServer": TOO_BIG})
@@ -248,19 +268,28 @@ def environment_of(pid: int) -> str:
         return ""
 
 
-def test_drift_is_named_and_kept_in_one_issue(project: Project, github: FakeGitHub, tmp_path: Path) -> None:
-    assert project.up().ok
-    found = "drift: Deployment mern-client: spec.replicas is 5, not 2 (changed by kubectl)"
-    for warnings, code, state in (((found,), 3, "open"), ((), 0, "closed")):
-        machine = runner(project, github, tmp_path, warnings)
-        done = machine.run("drift", "drift", "Look for drift")
-        assert done.returncode == code, done.stderr
-        told = machine.run("drift", "drift", "Open, renew or close the issue")
-        assert told.returncode == 0, told.stderr
-        (issue,) = github.issues
-        assert issue["state"] == state
-        assert "spec.replicas is 5, not 2 (changed by kubectl)" in issue["body"]
-    assert "is as it should be" in machine.summary
+def test_a_stack_that_is_not_there_is_said_with_the_command(tmp_path: Path, tools: Path) -> None:
+    """By the command as it is, on a backend with nothing in it."""
+    program(tmp_path / ".venv/bin/python", "")
+    (tmp_path / "state").mkdir()
+    env = Engine(folder=tmp_path, tools=tools).environment() | {"PYTHONPATH": str(PROJECT)}
+    (tmp_path / "passphrase").write_text("made-up")
+    machine = Runner(
+        folder=tmp_path,
+        env=env,
+        expressions={
+            "github.base_ref == 'main' && 'production' || 'staging'": "staging",
+            "vars.PULUMI_BACKEND_URL": env["PULUMI_BACKEND_URL"],
+            "secrets.PULUMI_ACCESS_TOKEN": "",
+            "secrets.PULUMI_CONFIG_PASSPHRASE": "made-up",
+        },
+    )
+    before = (PROJECT / "Pulumi.staging.yaml").read_bytes()
+    done = machine.run("preview", "preview", "Preview")
+    assert done.returncode == 1
+    assert "no stack named 'staging' found\n    pulumi stack init staging" in machine.summary
+    assert "Traceback" not in done.stderr
+    assert (PROJECT / "Pulumi.staging.yaml").read_bytes() == before
 
 
 def test_a_forks_pull_request_gets_a_sentence(tmp_path: Path) -> None:

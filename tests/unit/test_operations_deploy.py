@@ -153,5 +153,5 @@ def test_a_failed_rollout_is_not_tried_again(fake: FakeGitHub) -> None:
 
 
 def test_what_the_engine_says_before_the_program_runs_is_the_reason() -> None:
-    text = "\n code: 255\n stdout: \n stderr: error: no stack named 'staging' found\n"
-    assert engine.said(auto.errors.CommandError(text)) == "no stack named 'staging' found"
+    text = "\n code: 255\n stdout: \n stderr: error: could not open the bucket\n"
+    assert engine.said(auto.errors.CommandError(text)) == "could not open the bucket"
