@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,7 +78,12 @@ def up(stack: auto.Stack, github: GitHub | None, sleep: Callable[[float], None] 
 def locks_in(text: str) -> list[Lock]:
     """The locks that the engine names when it refuses to begin."""
     return [
-        Lock(url=found["url"], user=found["user"], host=found["host"], at=datetime.fromisoformat(found["at"]))
+        Lock(
+            url=found["url"],
+            user=found["user"],
+            host=found["host"],
+            at=datetime.fromisoformat(found["at"]).astimezone(UTC),
+        )
         for found in LOCK.finditer(text)
     ]
 

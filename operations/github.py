@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,9 @@ def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
 def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
     """The address of a job that was deploying `stack` at `moment` and has ended otherwise than well;
     empty where there was none."""
-    day = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # A run can have waited for a reviewer for days before its job began: not bound from below.
-    listed = github.call("GET", f"/actions/runs?created=%3C%3D{day}&per_page={PAGE}")["workflow_runs"]
+    listed = github.call("GET", f"/actions/runs?created=%3C%3D{at}&per_page={PAGE}")["workflow_runs"]
     for run in listed:
         if datetime.fromisoformat(run["updated_at"]) < moment:
             continue

@@ -16,7 +16,7 @@ from tests import github_api
 from tests.github_api import FakeGitHub
 
 ME = pwd.getpwuid(os.getuid()).pw_name
-AT = "2026-05-01T12:00:00Z"
+AT = "2026-05-01T14:00:00+02:00"  # as the machine tells the time
 REFUSED = (
     "the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
     "lock file with `pulumi cancel`.\n  {url}: created by {user}@runner-1 (pid 2211) at " + AT
