@@ -63,7 +63,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     """
     if settings.eks_cluster_name is None:
         assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
-        config = _from_file(Path(settings.kubeconfig).expanduser(), settings.context)
+        config = from_file(Path(settings.kubeconfig).expanduser(), settings.context)
         server = config["clusters"][0]["cluster"].get("server", "")
         return _cluster(config, f"{settings.context}@{server}")
     assert account is not None  # Settings has seen to it  # noqa: S101
@@ -91,7 +91,7 @@ def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
     return Cluster(provider=provider, api=Api(config), **more)
 
 
-def _from_file(path: Path, context: str) -> dict[str, Any]:
+def from_file(path: Path, context: str) -> dict[str, Any]:
     """One context of a kube config, with files it points to taken in."""
     mend = "pulumi config set --path 'mern:cluster.kubeconfig' PATH"
     try:
