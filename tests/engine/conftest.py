@@ -31,6 +31,8 @@ class Run:
     """URN to operation, of everything the engine planned."""
     events: str = ""
     """All that the engine reported, as it stands in its event log."""
+    steps: tuple[tuple[str, str, str], ...] = ()
+    """In order: "start" or "end", operation, and object, as in `("start", "update", "Release mern")`."""
 
     @property
     def changes(self) -> set[Change]:
@@ -42,6 +44,10 @@ class Run:
         """The part of `changes` that is about Kubernetes objects of the chart."""
         shown = {urn for urn in self.operations if "kubernetes:helm.sh/v3:Release$helm:" in urn}
         return {change for urn in shown for change in self.only(urn).changes}
+
+    def step(self, when: str, operation: str, what: str) -> int:
+        """Place in the order of steps."""
+        return self.steps.index((when, operation, what))
 
     def only(self, urn: str) -> "Run":
         return replace(self, operations={urn: self.operations[urn]})
@@ -109,19 +115,24 @@ class Project:
     def refresh(self) -> Run:
         return self._run("refresh")
 
-    def destroy(self) -> Run:
-        return self._run("destroy")
+    def destroy(self, **options: Any) -> Run:
+        return self._run("destroy", **options)
 
     def _run(self, command: str, **options: Any) -> Run:
         lines: list[str] = []
         operations: dict[str, str] = {}
         events: list[str] = []
+        steps: list[tuple[str, str, str]] = []
 
         def on_event(event: auto.events.EngineEvent) -> None:
             events.append(json.dumps(event, default=vars))
             if event.resource_pre_event:
                 meta = event.resource_pre_event.metadata
                 operations[meta.urn] = meta.op.value
+                steps.append(("start", meta.op.value, _label(meta.urn)))
+            elif event.res_outputs_event:
+                meta = event.res_outputs_event.metadata
+                steps.append(("end", meta.op.value, _label(meta.urn)))
 
         stack = self.open()
         try:
@@ -138,7 +149,13 @@ class Project:
             ok = True
         # The coroutines of a program that failed are thrown away here, not in the midst of a test.
         gc.collect()
-        return Run(ok=ok, output="\n".join(lines), operations=operations, events="\n".join(events))
+        return Run(
+            ok=ok,
+            output="\n".join(lines),
+            operations=operations,
+            events="\n".join(events),
+            steps=tuple(steps),
+        )
 
     def state(self) -> list[dict[str, Any]]:
         """The resources that the engine remembers."""
