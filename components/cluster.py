@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
         return _cluster(config, f"{settings.context}@{server}")
     assert account is not None  # Settings has seen to it  # noqa: S101
     aws_provider = aws.Provider("aws", region=account.region, allowed_account_ids=[account.account_id])
-    found = aws.eks.get_cluster(settings.eks_cluster_name, opts=pulumi.InvokeOptions(provider=aws_provider))
+    found = _read(settings.eks_cluster_name, account, aws_provider)
     eks = EksCluster(
         name=found.name,
         arn=found.arn,
@@ -78,6 +79,27 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     )
     config = _for_eks(found, account.region)
     return _cluster(config, found.arn, eks=eks, aws_provider=aws_provider)
+
+
+def _read(name: str, account: AwsSettings, provider: aws.Provider) -> aws.eks.AwaitableGetClusterResult:
+    """What AWS says of the cluster."""
+    try:
+        return aws.eks.get_cluster(name, opts=pulumi.InvokeOptions(provider=provider))
+    except Exception as error:  # the SDK has no narrower one
+        text = str(error).rpartition("returned an error: ")[2]
+    if other := re.search(r"AWS account ID not allowed: (\d+)", text):
+        raise pulumi.RunError(
+            f"mern:aws.accountId is {account.account_id}, but the AWS credentials in use are of account "
+            f"{other[1]}: choose others (AWS_PROFILE), and look at them by\n      aws sts get-caller-identity"
+        )
+    if "couldn't find resource" in text or "ResourceNotFound" in text:
+        raise pulumi.RunError(
+            f"mern:cluster.eksClusterName: account {account.account_id} has no EKS cluster {name} in "
+            f"{account.region}\n      aws eks list-clusters --region {account.region}\n"
+            "      pulumi config set --path 'mern:cluster.eksClusterName' NAME"
+        )
+    reason = " ".join(text.split()).replace("1 error occurred: * ", "")
+    raise pulumi.RunError(f"mern:cluster.eksClusterName: {name} could not be read: {reason}")
 
 
 def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:

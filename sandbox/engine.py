@@ -105,7 +105,10 @@ class Engine:
             chart.unlink(missing_ok=True)
             chart.symlink_to(self.project / "chart")
         project = yaml.safe_load((self.project / "Pulumi.yaml").read_text())
-        project["plugins"] = {"providers": [{"name": "kubernetes", "path": str(self.folder / "provider")}]}
+        plugins = sorted((self.folder / "provider").glob("pulumi-resource-*"))
+        project["plugins"] = {
+            "providers": [{"name": it.name.split("-", 2)[2], "path": str(it.parent)} for it in plugins]
+        }
         (work / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         # The stack's secrets and their salt live in the copy only.
         name = f"Pulumi.{stack}.yaml"
@@ -165,14 +168,17 @@ def choose_provider(folder: Path) -> str:
         plugin.unlink(missing_ok=True)
         plugin.symlink_to(real)
         return f"the real Kubernetes provider ({real})"
-    script = (
-        f'#!/bin/sh\nPYTHONPATH="{PROJECT}" exec "{sys.executable}" -m sandbox.kubernetes_provider "$@"\n'
-    )
+    put_stand_in(plugin, "kubernetes_provider")
+    return "the stand-in for the Kubernetes provider (the real one is not installed)"
+
+
+def put_stand_in(plugin: Path, module: str) -> None:
+    """Make `plugin` the program that the module of this package is."""
+    script = f'#!/bin/sh\nPYTHONPATH="{PROJECT}" exec "{sys.executable}" -m sandbox.{module} "$@"\n'
     if plugin.is_symlink() or not plugin.exists() or plugin.read_text() != script:
         plugin.unlink(missing_ok=True)
         plugin.write_text(script)
         plugin.chmod(0o755)
-    return "the stand-in for the Kubernetes provider (the real one is not installed)"
 
 
 def _real_plugin(folder: Path) -> Path | None:

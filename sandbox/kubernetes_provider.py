@@ -38,9 +38,13 @@ import yaml
 from google.protobuf import empty_pb2, struct_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-if __name__ == "__main__" and (found := importlib.util.find_spec("pulumi")) and found.origin:
-    # Of the SDK only the messages are needed. Importing the whole of it doubles the time to start,
-    # and the engine starts a provider in each run.
+if (
+    getattr(sys.modules["__main__"].__spec__, "name", "").endswith("_provider")
+    and (found := importlib.util.find_spec("pulumi"))
+    and found.origin
+):
+    # In a provider only the messages of the SDK are needed. Importing the whole of it doubles the
+    # time to start, and the engine starts a provider in each run.
     sdk = Path(found.origin).parent
     for name, folder in {"pulumi": sdk, "pulumi.runtime": sdk / "runtime"}.items():
         sys.modules[name] = types.ModuleType(name)
@@ -919,7 +923,7 @@ class KubernetesProvider(ResourceProviderServicer):
     Read, Invoke, Cancel = answering(_read), answering(_invoke), answering(_cancel)
 
 
-def serve(provider: KubernetesProvider) -> tuple[grpc.Server, int]:
+def serve(provider: ResourceProviderServicer) -> tuple[grpc.Server, int]:
     """Start to answer on a free port of this machine."""
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(ThreadPoolExecutor(max_workers=32), options=options)
@@ -929,11 +933,10 @@ def serve(provider: KubernetesProvider) -> tuple[grpc.Server, int]:
     return server, port
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until the engine ends, or ends us. A helm that still runs then is killed."""
+def run(provider: Any) -> None:
+    """Serve until the engine ends, or ends us; then `provider.stop()` ends what is under way."""
     engine = os.getppid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    provider = KubernetesProvider(next((it for it in arguments if not it.startswith("-")), ""))
     server, port = serve(provider)
     with contextlib.suppress(KeyboardInterrupt):
         print(port, flush=True)
@@ -946,4 +949,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # The engine gives its own address, for messages to the user.
+    run(KubernetesProvider(next((it for it in sys.argv[1:] if not it.startswith("-")), "")))

@@ -45,6 +45,20 @@ class Run:
         shown = {urn for urn in self.operations if "kubernetes:helm.sh/v3:Release$helm:" in urn}
         return {change for urn in shown for change in self.only(urn).changes}
 
+    @property
+    def steps(self) -> list[tuple[str, str, str]]:
+        """In order: "start" or "end", operation, and object, as in `("start", "update", "Release mern")`."""
+        found = []
+        for event in self.reported:
+            for when, each in (("start", event.resource_pre_event), ("end", event.res_outputs_event)):
+                if each:
+                    found.append((when, each.metadata.op.value, _label(each.metadata.urn)))
+        return found
+
+    def step(self, when: str, operation: str, what: str) -> int:
+        """Place in the order of steps."""
+        return self.steps.index((when, operation, what))
+
     def only(self, urn: str) -> "Run":
         return replace(self, operations={urn: self.operations[urn]})
 
@@ -111,8 +125,8 @@ class Project:
     def refresh(self) -> Run:
         return self._run("refresh")
 
-    def destroy(self) -> Run:
-        return self._run("destroy")
+    def destroy(self, **options: Any) -> Run:
+        return self._run("destroy", **options)
 
     def _run(self, command: str, **options: Any) -> Run:
         lines: list[str] = []

@@ -179,7 +179,7 @@ def test_what_is_missing_is_named(change: dict[str, Any], fault: str, mend: str)
         (
             {"release": {"zzz": 60}},
             "mern:release.zzz is not a key here; known are timeout, showObjects, dryRun, drift, leave, "
-            "unlockRevision",
+            "adopt, unlockRevision",
             "pulumi config rm --path 'mern:release.zzz'",
         ),
     ],

@@ -1,0 +1,104 @@
+"""What AWS's controller is in the tests: a chart of our own in a Helm repository on this machine, and
+somebody who does to Ingresses what its pods would do, for kwok's pods run no code."""
+
+import contextlib
+import functools
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.release import Api
+from sandbox.engine import PROJECT
+from tests.conftest import TestCluster
+
+CHART = PROJECT / "tests/charts/aws-load-balancer-controller"
+FINALIZER = "ingress.k8s.aws/resources"
+ADDRESS = "k8s-mern.elb.invalid"
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
+INGRESSES = "/apis/networking.k8s.io/v1/ingresses"
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder and prints no line per request."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def chart_repository(folder: Path, helm: str) -> Iterator[str]:
+    """Address of a Helm repository that has the controller's chart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = functools.partial(Silent, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        for command in (["package", str(CHART), "-d", str(folder)], ["repo", "index", str(folder)]):
+            subprocess.run([helm, *command], check=True, capture_output=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Controller:
+    """While the controller's Deployment is ready: gives each Ingress of class alb a finalizer and an
+    address, and takes the finalizer off those that are being deleted."""
+
+    def __init__(self, cluster: TestCluster) -> None:
+        self._api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
+        self._end = threading.Event()
+        self.served: list[str] = []
+        """Namespace and name of every Ingress that got an address."""
+        self.released: list[str] = []
+        """The same, of every one that it let go."""
+
+    @contextmanager
+    def running(self) -> Iterator["Controller"]:
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._end.set()
+            thread.join()
+
+    @property
+    def ready(self) -> bool:
+        named = [it for it in self._api.items(DEPLOYMENTS) if it["metadata"]["name"] == CHART.name]
+        return any(it["status"].get("availableReplicas") for it in named)
+
+    def _run(self) -> None:
+        while not self._end.wait(0.1):
+            # An object that has changed or gone meanwhile is looked at again.
+            with contextlib.suppress(Exception):
+                if self.ready:
+                    for ingress in self._api.items(INGRESSES):
+                        self._serve(ingress)
+
+    def _serve(self, ingress: Any) -> None:
+        metadata = ingress["metadata"]
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        path = INGRESSES.replace("/ingresses", f"/namespaces/{name.replace('/', '/ingresses/')}")
+        if ingress["spec"].get("ingressClassName") != "alb":
+            return
+        kept = [it for it in metadata.get("finalizers") or [] if it != FINALIZER]
+        held = kept != (metadata.get("finalizers") or [])
+        if metadata.get("deletionTimestamp"):
+            if held:
+                self._api.merge_patch(path, {"metadata": {"finalizers": kept}})
+                self.released.append(name)
+        elif not held:
+            self._api.merge_patch(path, {"metadata": {"finalizers": [*kept, FINALIZER]}})
+            address = {"loadBalancer": {"ingress": [{"hostname": ADDRESS}]}}
+            self._api.merge_patch(f"{path}/status", {"status": address})
+            self.served.append(name)

@@ -1,0 +1,461 @@
+"""The staging and production stacks, each with its own committed stack file: the real engine, Helm and
+API server, and a stand-in for AWS."""
+
+import base64
+import contextlib
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pytest
+import yaml
+from lightkube import ApiError
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import Namespace, Secret, ServiceAccount
+from lightkube.resources.networking_v1 import Ingress, IngressClass
+
+from components.load_balancer_controller import POLICY
+from components.release import Api
+from sandbox.engine import PROJECT, put_stand_in
+from tests.conftest import FOLDER, TestCluster
+from tests.engine.aws_account import Account, AwsServer, aws_program, aws_server
+from tests.engine.conftest import Project, Run
+from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository
+
+CONTROLLER, ASSOCIATION = (
+    "Release load-balancer-controller-release",
+    "PodIdentityAssociation load-balancer-controller-association",
+)
+NAMESPACE, RELEASE = "Namespace mern-namespace", "Release mern"
+
+
+@dataclass(kw_only=True)
+class AwsProject(Project):
+    """The project with a stack on an EKS cluster in AWS."""
+
+    aws: Account
+    programs: Path
+    """Folder of the program `aws`, first on PATH."""
+    controller: Controller
+
+    @property
+    def config(self) -> Any:
+        return yaml.safe_load(self.config_file.read_text())["config"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AwsServer]:
+    with aws_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def repository(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with chart_repository(tmp_path_factory.mktemp("repository"), helm) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def token(cluster: TestCluster) -> str:
+    """A token that may do everything in the cluster, as that of whoever deploys to EKS."""
+    api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
+    accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "deployer"}}
+    api.create(accounts, account)
+    group = "rbac.authorization.k8s.io"
+    api.create(
+        f"/apis/{group}/v1/clusterrolebindings",
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "deployer"},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": "deployer", "namespace": "kube-system"}],
+        },
+    )
+    kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+    made = api.create(f"{accounts}/deployer/token", kind | {"spec": {"expirationSeconds": 3600}})
+    return str(made["status"]["token"])
+
+
+@pytest.fixture
+def open_stack(
+    cluster: TestCluster,
+    provider: str,
+    server: AwsServer,
+    repository: str,
+    token: str,
+    helm: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Any]:
+    """Opens one of the committed stacks, deployed nowhere yet, in an account of its own."""
+    put_stand_in(FOLDER / "provider/pulumi-resource-aws", "aws_provider")
+    monkeypatch.setenv("HELM_CACHE_HOME", str(FOLDER / "helm-cache"))
+    with contextlib.ExitStack() as ending:
+
+        def open_stack(stack: str) -> AwsProject:
+            shutil.rmtree(FOLDER / "work" / stack, ignore_errors=True)
+            for left in (FOLDER / "state/.pulumi").glob(f"**/{stack}.json*"):
+                left.unlink()
+            folder = tmp_path / "project"
+            folder.mkdir()
+            shutil.copytree(PROJECT / "chart", folder / "chart")
+            for file in ("Pulumi.yaml", f"Pulumi.{stack}.yaml"):
+                shutil.copy(PROJECT / file, folder)
+            config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
+            place, name = config["mern:aws"], config["mern:cluster"]["eksClusterName"]
+            account = Account.open(server, place["accountId"], place["region"])
+            account.create_cluster(name, config["mern:values"]["ingress"]["hosts"][0])
+            eks, here = account.cluster(name), yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]
+            eks.endpoint = here["cluster"]["server"]
+            certificate = Path(here["cluster"]["certificate-authority"]).read_bytes()
+            eks.certificate_authority = {"data": base64.b64encode(certificate).decode()}
+            aws_program(tmp_path / "programs", name, place["region"], token)
+            monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
+            for key, value in account.env.items():
+                monkeypatch.setenv(key, value)
+            project = AwsProject(
+                folder=folder,
+                stack=stack,
+                namespace=config["mern:namespace"]["name"],
+                cluster=cluster,
+                aws=account,
+                programs=tmp_path / "programs",
+                controller=ending.enter_context(Controller(cluster).running()),
+            )
+            project.configure(loadBalancerController={"chartRepository": repository})
+            ending.callback(_clean, project, helm)
+            return project
+
+        yield open_stack
+
+
+def _clean(project: AwsProject, helm: str) -> None:
+    """What a failed test leaves in the cluster would be in the way of the next."""
+    client = project.cluster.client
+    with contextlib.suppress(ApiError):
+        client.delete(Namespace, project.namespace)
+    eventually(lambda: project.namespace not in {it.metadata.name for it in client.list(Namespace)})
+    uninstall = ["uninstall", CHART.name, "--namespace", "kube-system", "--ignore-not-found", "--wait"]
+    subprocess.run([helm, *uninstall], env=project.cluster.env, check=True, capture_output=True)
+    for name in crds(project):
+        client.delete(CustomResourceDefinition, name)
+    project.aws.server.reset()
+
+
+def eventually(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for what the cluster does by itself."""
+    give_up = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def staging(open_stack: Callable[[str], AwsProject]) -> AwsProject:
+    return open_stack("staging")
+
+
+def roles(project: AwsProject) -> list[str]:
+    return [it["RoleName"] for it in project.aws.client("iam").list_roles()["Roles"]]
+
+
+def policies(project: AwsProject) -> list[str]:
+    return [it["Arn"] for it in project.aws.client("iam").list_policies(Scope="Local")["Policies"]]
+
+
+def associations(project: AwsProject) -> list[Any]:
+    name = project.config["mern:cluster"]["eksClusterName"]
+    eks = project.aws.client("eks")
+    return [
+        eks.describe_pod_identity_association(clusterName=name, associationId=it["associationId"])[
+            "association"
+        ]
+        for it in eks.list_pod_identity_associations(clusterName=name)["associations"]
+    ]
+
+
+def has_available(project: AwsProject, part: str, count: int) -> bool:
+    return bool(project.get(Deployment, f"mern-{part}").status.availableReplicas == count)
+
+
+def crds(project: AwsProject) -> list[str]:
+    """The controller's."""
+    found = project.cluster.client.list(CustomResourceDefinition)
+    return [it.metadata.name for it in found if it.spec.group == "elbv2.k8s.aws"]
+
+
+def in_kube_system(project: AwsProject, kind: Any) -> Any:
+    return project.cluster.client.get(kind, CHART.name, namespace="kube-system")
+
+
+def assert_nothing_is_left(project: AwsProject) -> None:
+    assert project.state() == []
+    assert (roles(project), policies(project), associations(project)) == ([], [], [])
+    client = project.cluster.client
+    assert project.namespace not in {it.metadata.name for it in client.list(Namespace)}
+    for kind in (Deployment, ServiceAccount):
+        with pytest.raises(ApiError, match="not found"):
+            in_kube_system(project, kind)
+    records = [it.metadata.name for it in client.list(Secret, namespace="kube-system")]
+    assert not [name for name in records if name.startswith("sh.helm.release")]
+    assert not list(client.list(IngressClass))
+    # Helm never deletes what is in a chart's folder crds/: the objects of others would go with it.
+    assert len(crds(project)) == 2
+
+
+def assert_deployed(project: AwsProject) -> None:
+    config, iam = project.config, project.aws.client("iam")
+    name = config["mern:cluster"]["eksClusterName"]
+    cluster = project.aws.client("eks").describe_cluster(name=name)["cluster"]
+    role = iam.get_role(RoleName=f"mern.{project.stack}.{name}.load-balancer-controller")["Role"]
+    issuer = cluster["identity"]["oidc"]["issuer"].removeprefix("https://")
+    [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"]["Federated"] == f"arn:aws:iam::{project.aws.id}:oidc-provider/{issuer}"
+    assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=statement["Principal"]["Federated"])
+    assert statement["Condition"]["StringEquals"] == {
+        f"{issuer}:sub": "system:serviceaccount:kube-system:aws-load-balancer-controller",
+        f"{issuer}:aud": "sts.amazonaws.com",
+    }
+    tags = {"project": "mern", "stack": project.stack, "cluster": name, "managed-by": "pulumi"}
+    assert {it["Key"]: it["Value"] for it in role["Tags"]} == tags
+    [attached] = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
+    policy = iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]
+    assert {it["Key"]: it["Value"] for it in policy["Tags"]} == tags
+    version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+    assert version["PolicyVersion"]["Document"] == json.loads(POLICY.read_text())
+
+    controller = in_kube_system(project, Deployment)
+    assert controller.status.availableReplicas == 2
+    assert controller.spec.template.spec.containers[0].args == [
+        f"--cluster-name={name}",
+        f"--aws-region={project.aws.region}",
+        f"--aws-vpc-id={cluster['resourcesVpcConfig']['vpcId']}",
+    ]
+    account = in_kube_system(project, ServiceAccount)
+    assert account.metadata.annotations["eks.amazonaws.com/role-arn"] == role["Arn"]
+
+    values = config["mern:values"]
+    for part, of in (("client", "mernClient"), ("server", "mernServer")):
+        found = project.get(Deployment, f"mern-{part}")
+        least = values[of].get("replicas") or values[of]["autoscaling"]["minReplicas"]
+        # An autoscaler starts with one, and goes on from there.
+        eventually(functools.partial(has_available, project, part, least))
+        [container] = found.spec.template.spec.containers
+        assert container.image.startswith(values[of]["image"]["repository"] + ":")
+    ingress = project.get(Ingress, "mern")
+    assert [rule.host for rule in ingress.spec.rules] == values["ingress"]["hosts"]
+    eventually(lambda: f"{project.namespace}/mern" in project.controller.served)
+    [address] = project.get(Ingress, "mern").status.loadBalancer.ingress
+    assert address.hostname == ADDRESS
+
+
+CHANGES = {
+    "staging": ({"mernServer": {"replicas": 2}}, "Deployment mern-server"),
+    "production": (
+        {"mernServer": {"autoscaling": {"minReplicas": 3}}},
+        "HorizontalPodAutoscaler mern-server",
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", ["staging", "production"])
+def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsProject], stack: str) -> None:
+    project = open_stack(stack)
+    up = project.up()
+    assert up.ok, up.output
+    assert_deployed(project)
+    # There are no other credentials for the cluster: the program and the provider both asked for these.
+    asked = (project.programs / "calls").read_text().splitlines()
+    assert set(asked) == {f"eks get-token --cluster-name {stack} --region {project.aws.region}"}
+    ready = up.step("end", "create", CONTROLLER)
+    assert ready < up.step("start", "create", NAMESPACE) < up.step("start", "create", RELEASE)
+
+    calls = len(project.aws.calls)
+    again = project.up()
+    assert again.ok, again.output
+    assert again.changes == set()
+    assert {call.what for call in project.aws.calls[calls:]} == {
+        "GetCallerIdentity",
+        f"GET /clusters/{stack}",
+    }
+
+    values, changed = CHANGES[stack]
+    if project.config["mern:namespace"].get("protect"):
+        refused = project.destroy(preview_only=True)  # as `pulumi destroy` does before it asks
+        assert not refused.ok
+        assert "mern-namespace" in refused.output
+        assert "protected" in refused.output
+        # What a user does: release it in the stack file, tell the engine by an `up`, destroy.
+        project.configure(namespace={"protect": False})
+    project.configure(values=values)
+    run = project.up()
+    assert run.ok, run.output
+    assert run.changes == {("update", RELEASE), ("update", changed)}
+
+    down = project.destroy()
+    assert down.ok, down.output
+    # The namespace can only go when its Ingress has, and that only while the controller runs.
+    gone = down.step("end", "delete", NAMESPACE)
+    assert down.step("end", "delete", RELEASE) < gone < down.step("start", "delete", CONTROLLER)
+    assert project.controller.released == [f"{project.namespace}/mern"]
+    assert_nothing_is_left(project)
+
+
+def test_with_pod_identity_the_association_comes_and_goes_with_the_stack(staging: AwsProject) -> None:
+    staging.configure(loadBalancerController={"identity": "pod-identity"})
+    up = staging.up()
+    assert up.ok, up.output
+    [association] = associations(staging)
+    role = staging.aws.client("iam").get_role(RoleName=roles(staging)[0])["Role"]
+    assert association["roleArn"] == role["Arn"]
+    assert association["namespace"] == "kube-system"
+    assert association["serviceAccount"] == in_kube_system(staging, ServiceAccount).metadata.name
+    assert association["tags"]["stack"] == "staging"
+    [statement] = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    assert up.step("end", "create", ASSOCIATION) < up.step("start", "create", CONTROLLER)
+    down = staging.destroy()
+    assert down.ok, down.output
+    assert_nothing_is_left(staging)
+
+
+def everything(staging: AwsProject, found: dict[str, Any], **changed: Any) -> None:
+    """A program that uses what the stand-in has and ours does not."""
+    provider = aws.Provider("aws", region=staging.aws.region, allowed_account_ids=[staging.aws.id])
+    invoke = pulumi.InvokeOptions(provider=provider)
+    vpc = aws.eks.get_cluster("staging", opts=invoke).vpc_config.vpc_id
+    public = [{"name": "vpc-id", "values": [vpc]}, {"name": "tag-key", "values": ["kubernetes.io/role/elb"]}]
+    subnets = aws.ec2.get_subnets(filters=public, opts=invoke).ids
+    issuer = aws.eks.get_cluster("staging", opts=invoke).identities[0].oidcs[0].issuer
+    found |= {
+        "account": aws.get_caller_identity(opts=invoke).account_id,
+        "zones": {aws.ec2.get_subnet(id=it, opts=invoke).availability_zone for it in subnets},
+        "audience": aws.iam.get_open_id_connect_provider(url=issuer, opts=invoke).client_id_lists,
+        "certificate": aws.acm.get_certificate("staging.example.com", opts=invoke).status,
+        "balancer": aws.lb.get_load_balancer(tags={"ingress.k8s.aws/stack": "mern"}, opts=invoke).dns_name,
+        "addon": aws.eks.get_addon("eks-pod-identity-agent", "staging", opts=invoke).addon_version,
+    }
+    statement = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [statement]}
+    allowed = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [allowed | {"Action": changed.pop("action")}]}
+    opts = pulumi.ResourceOptions(provider=provider)
+    role = aws.iam.Role("role", name="role", assume_role_policy=json.dumps(trust), opts=opts, **changed)
+    aws.iam.RolePolicy("inline", name="inline", role=role.name, policy=json.dumps(policy), opts=opts)
+    aws.iam.Policy("policy", name="policy", policy=json.dumps(policy), opts=opts)
+
+
+def test_the_stand_in_for_aws_answers_from_the_account_and_updates_in_place(staging: AwsProject) -> None:
+    found: dict[str, Any] = {}
+    elb, ec2, iam = (staging.aws.client(service) for service in ("elbv2", "ec2", "iam"))
+    tags = [{"Key": "ingress.k8s.aws/stack", "Value": "mern"}]
+    subnets = [it["SubnetId"] for it in ec2.describe_subnets()["Subnets"][:2]]
+    elb.create_load_balancer(Name="k8s-mern", Subnets=subnets, Tags=tags)
+
+    staging.program = lambda: everything(staging, found, action="s3:GetObject", tags={"one": "1", "two": "2"})
+    up = staging.up()
+    assert up.ok, up.output
+    assert found.pop("balancer").startswith("k8s-mern")
+    assert found == {
+        "account": "111111111111",
+        "zones": {"eu-central-1a", "eu-central-1b"},
+        "audience": ["sts.amazonaws.com"],
+        "certificate": "ISSUED",
+        "addon": "v1.0.0-eksbuild.1",
+    }
+    staging.program = lambda: everything(
+        staging, found, action="s3:PutObject", tags={"two": "3"}, description="Changed"
+    )
+    changed = staging.up(refresh=True)
+    assert changed.ok, changed.output
+    assert changed.changes == {("update", it) for it in ("Role role", "RolePolicy inline", "Policy policy")}
+    role = iam.get_role(RoleName="role")["Role"]
+    assert role["Tags"] == [{"Key": "two", "Value": "3"}]
+    assert role["Description"] == "Changed"
+    inline = iam.get_role_policy(RoleName="role", PolicyName="inline")["PolicyDocument"]
+    assert inline["Statement"][0]["Action"] == "s3:PutObject"
+
+    staging.program = lambda: everything(
+        staging, found, action="s3:PutObject", tags={"two": 3}, force_detach_policies=True
+    )
+    wrong = staging.preview()
+    assert "tags is not pulumi.Input[Optional[Mapping[str, pulumi.Input[str]]]]" in wrong.output
+    assert "handles no forceDetachPolicies" in wrong.output
+    assert staging.destroy().ok
+    assert (roles(staging), policies(staging)) == ([], [])
+
+
+def assert_refused(run: Run, *words: str) -> None:
+    """One error, without a stack trace, and before anything but the provider was looked at."""
+    assert not run.ok
+    for word in words:
+        assert word in run.output
+    assert "Traceback" not in run.output
+    assert {what for _, _, what in run.steps} <= {"Stack mern-staging", "aws aws"}
+
+
+def test_a_cluster_that_is_not_there_is_refused_in_the_preview(staging: AwsProject) -> None:
+    staging.configure(cluster={"eksClusterName": "stagging"})
+    assert_refused(
+        staging.preview(),
+        "mern:cluster.eksClusterName: account 111111111111 has no EKS cluster stagging in eu-central-1",
+        "pulumi config set --path 'mern:cluster.eksClusterName' NAME",
+    )
+
+
+def test_credentials_of_another_account_are_refused_in_the_preview(
+    staging: AwsProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Account.open(staging.aws.server, "333333333333", staging.aws.region)
+    for key, value in other.env.items():
+        monkeypatch.setenv(key, value)
+    assert_refused(
+        staging.preview(),
+        "mern:aws.accountId is 111111111111, but the AWS credentials in use are of account 333333333333",
+        "aws sts get-caller-identity",
+    )
+
+
+PREVIEW = """
+import os, sys
+from pathlib import Path
+from pulumi.automation.errors import CommandError
+from sandbox.engine import Engine
+
+stack, folder, tools, project = sys.argv[1], *map(Path, sys.argv[2:])
+try:
+    Engine(folder=folder, tools=tools, project=project).stack(stack).preview(on_output=print, on_error=print)
+except CommandError:
+    sys.stdout.flush()
+    os._exit(1)
+"""
+
+
+def test_a_preview_without_aws_credentials_is_refused(
+    staging: AwsProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging.open()
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    # The engine ends a program whose provider is refused. It cannot end one that runs inside of another
+    # process, where it waits for the provider ever after: hence a process of its own.
+    places = [str(place) for place in (FOLDER, FOLDER / "bin", staging.folder)]
+    command = [sys.executable, "-c", PREVIEW, "staging", *places]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "pulumi:providers:aws resource 'aws' has a problem: No valid credential" in done.stdout
+    assert "installation-configuration" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
