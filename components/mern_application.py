@@ -227,7 +227,12 @@ class MernApplication(pulumi.ComponentResource):
         self.release = ChartRelease(
             name,
             plan,
-            pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, namespace, *role]),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[*depends_on, namespace, *role],
+                # A destroy without preview would come to the namespace last.
+                protect=settings.namespace.protect,
+            ),
             before_delete=[_deletion_guard(plan)] if cluster.eks else [],
         )
         ingress = ingress_of(plan)

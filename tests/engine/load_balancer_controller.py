@@ -4,6 +4,7 @@ somebody who does to Ingresses what its pods would do, for kwok's pods run no co
 import contextlib
 import functools
 import http.server
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from components.load_balancer_controller import CRDS
 from components.release import Api
 from sandbox.engine import PROJECT
 from tests.conftest import TestCluster
@@ -35,11 +37,18 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def chart_repository(folder: Path, helm: str) -> Iterator[str]:
     """Address of a Helm repository that has the controller's chart."""
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(CHART, folder / CHART.name)
+    (folder / CHART.name / "crds").mkdir()
+    for name in CRDS:
+        crd = yaml.safe_dump(_crd(*name.split(".", 1)))
+        (folder / CHART.name / f"crds/{name}.yaml").write_text(crd)
     handler = functools.partial(Silent, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         url = f"http://127.0.0.1:{server.server_port}"
-        for command in (["package", str(CHART), "-d", str(folder)], ["repo", "index", str(folder)]):
+        for command in (
+            ["package", str(folder / CHART.name), "-d", str(folder)],
+            ["repo", "index", str(folder)],
+        ):
             subprocess.run([helm, *command], check=True, capture_output=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -48,6 +57,25 @@ def chart_repository(folder: Path, helm: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _crd(plural: str, group: str) -> dict[str, Any]:
+    """As in the real chart, but for what its objects hold."""
+    kind = {"ingressclassparams": "IngressClassParams", "targetgroupbindings": "TargetGroupBinding"}
+    names = {"plural": plural, "kind": kind.get(plural, plural.capitalize())}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    scope = "Cluster" if plural == "ingressclassparams" else "Namespaced"
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{group}",
+            # Of groups below k8s.io the API server wants to know who has agreed to them.
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {"group": group, "names": names, "scope": scope, "versions": [version]},
+    }
 
 
 class Controller:

@@ -24,7 +24,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, IngressClass
 
-from components.load_balancer_controller import POLICY
+from components.load_balancer_controller import CRDS, POLICY
 from components.release import Api
 from sandbox.engine import PROJECT, put_stand_in
 from tests.conftest import FOLDER, TestCluster
@@ -47,6 +47,10 @@ class AwsProject(Project):
     programs: Path
     """Folder of the program `aws`, first on PATH."""
     controller: Controller
+
+    def destroy(self, **options: Any) -> Run:
+        """`pulumi destroy --run-program`, the one that the README gives."""
+        return super().destroy(run_program=True, **options)
 
     @property
     def config(self) -> Any:
@@ -193,7 +197,7 @@ def has_available(project: AwsProject, part: str, count: int) -> bool:
 def crds(project: AwsProject) -> list[str]:
     """The controller's."""
     found = project.cluster.client.list(CustomResourceDefinition)
-    return [it.metadata.name for it in found if it.spec.group == "elbv2.k8s.aws"]
+    return [it.metadata.name for it in found if it.spec.group.endswith("k8s.aws")]
 
 
 def in_kube_system(project: AwsProject, kind: Any) -> Any:
@@ -211,8 +215,8 @@ def assert_nothing_is_left(project: AwsProject) -> None:
     records = [it.metadata.name for it in client.list(Secret, namespace="kube-system")]
     assert not [name for name in records if name.startswith("sh.helm.release")]
     assert not list(client.list(IngressClass))
-    # Helm never deletes what is in a chart's folder crds/: the objects of others would go with it.
-    assert len(crds(project)) == 2
+    # With them the objects of others would go.
+    assert set(crds(project)) == set(CRDS)
 
 
 def assert_deployed(project: AwsProject) -> None:
@@ -289,14 +293,21 @@ def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsP
     assert {call.what for call in project.aws.calls[calls:]} == {
         "GetCallerIdentity",
         f"GET /clusters/{stack}",
+        "GetOpenIDConnectProvider",
+        "DescribeSubnets",
     }
+    assert (
+        project.open().outputs()["url"].value
+        == f"http://{project.config['mern:values']['ingress']['hosts'][0]}"
+    )
+    assert project.open().outputs()["loadBalancer"].value == ADDRESS
 
     values, changed = CHANGES[stack]
     if project.config["mern:namespace"].get("protect"):
-        refused = project.destroy(preview_only=True)  # as `pulumi destroy` does before it asks
+        refused = project.destroy()
         assert not refused.ok
-        assert "mern-namespace" in refused.output
         assert "protected" in refused.output
+        assert has_available(project, "server", values["mernServer"]["autoscaling"]["minReplicas"] - 1)
         # What a user does: release it in the stack file, tell the engine by an `up`, destroy.
         project.configure(namespace={"protect": False})
     project.configure(values=values)

@@ -329,11 +329,13 @@ def test_the_namespace_is_there_before_the_release(stack: str, deploy: Deploy) -
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_only_the_namespace_of_production_is_protected(stack: str, deploy: Deploy) -> None:
+def test_only_what_production_serves_is_protected(stack: str, deploy: Deploy) -> None:
     done = succeeded(deploy(stack))
 
     protected = [resource.type for resource in done.resources if resource.protect]
-    assert protected == ([NAMESPACE] if stack == "production" else [])
+    assert sorted(protected) == (
+        ["helm:index:ChartRelease", NAMESPACE, RELEASE] if stack == "production" else []
+    )
 
 
 def test_a_namespace_of_someone_else_only_gets_labels(deploy: Deploy) -> None:
