@@ -181,11 +181,16 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
     assert preview.create(f"{space}/secrets", secret, dryRun="All")["metadata"]["name"] == "probe"
     assert "may only try" in refused(preview.create, f"{space}/secrets", secret)
     assert "may only try" in refused(preview.merge_patch, space, {"metadata": {"labels": {"a": "b"}}})
+    for path in ("pods", "events", "pods/any/log"):
+        assert refused(preview.get, f"{space}/{path}")
     # Also where somebody else grants the group more.
     access.project.cluster.client.create(RoleBinding.from_dict(admins(access, "preview")))
     until(lambda: "may only try" in refused(preview.create, f"{space}/configmaps", secret))
-    review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets"}}}
-    assert "status" in preview.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    question = {"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets"}}}
+    assert "status" in preview.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", question)
+    with pytest.raises(ApiError, match="not found"):  # the log of a container that crashed
+        deploy.get(f"{space}/pods/any/log")
+    assert refused(deploy.create, f"{space}/pods/any/exec", {}, command="id")
     assert refused(deploy.create, f"{space}/configmaps", secret)
     for api in (preview, deploy):
         # What is looked at before a deployment.
