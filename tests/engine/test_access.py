@@ -183,6 +183,8 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
     assert "may only try" in refused(preview.merge_patch, space, {"metadata": {"labels": {"a": "b"}}})
     for path in ("pods", "events", "pods/any/log"):
         assert refused(preview.get, f"{space}/{path}")
+    # Even tried, it would be a token.
+    assert refused(preview.create, f"{space}/serviceaccounts/default/token", {}, dryRun="All")
     # Also where somebody else grants the group more.
     access.project.cluster.client.create(RoleBinding.from_dict(admins(access, "preview")))
     until(lambda: "may only try" in refused(preview.create, f"{space}/configmaps", secret))
