@@ -21,12 +21,14 @@ import yaml
 from lightkube import ApiError
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, IngressClass
 
 from components.load_balancer_controller import CRDS, POLICY
 from components.release import Api
-from sandbox.engine import PROJECT, put_stand_in
+from sandbox.engine import MADE_UP_SECRETS, PROJECT, put_stand_in
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.aws_account import Account, AwsServer, aws_program, aws_server
 from tests.engine.conftest import Project, Run
@@ -307,13 +309,21 @@ def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsP
         refused = project.destroy()
         assert not refused.ok
         assert "protected" in refused.output
-        assert has_available(project, "server", values["mernServer"]["autoscaling"]["minReplicas"] - 1)
+        assert project.get(Deployment, "mern-server").status.availableReplicas
+        assert in_kube_system(project, Deployment)
         # What a user does: release it in the stack file, tell the engine by an `up`, destroy.
         project.configure(namespace={"protect": False})
     project.configure(values=values)
     run = project.up()
     assert run.ok, run.output
-    assert run.changes == {("update", RELEASE), ("update", changed)}
+    # A destroy that was refused has taken rows out of the view, which come back.
+    came_back = stack == "production"
+    assert ("create" if came_back else "update", changed) in run.changes
+    assert {each for each in run.changes if each[0] != "create"} - {("update", changed)} == {
+        ("update", RELEASE)
+    }
+    if came_back:
+        assert project.get(HorizontalPodAutoscaler, "mern-server").spec.minReplicas == 3
 
     down = project.destroy()
     assert down.ok, down.output
@@ -324,22 +334,137 @@ def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsP
     assert_nothing_is_left(project)
 
 
-def test_with_pod_identity_the_association_comes_and_goes_with_the_stack(staging: AwsProject) -> None:
-    staging.configure(loadBalancerController={"identity": "pod-identity"})
+def of_another_team(project: AwsProject, finalizers: list[str], **annotations: str) -> None:
+    """An Ingress in a namespace of its own."""
+    client = project.cluster.client
+    if "another-team" not in {it.metadata.name for it in client.list(Namespace)}:
+        client.create(Namespace.from_dict({"metadata": {"name": "another-team"}}))
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    meta = {"name": "web", "namespace": "another-team", "finalizers": finalizers}
+    client.create(Ingress.from_dict({"metadata": meta, "spec": {"defaultBackend": backend}}))
+
+
+def test_with_pod_identity_and_a_role_of_the_script_all_comes_and_goes_with_the_stack(
+    staging: AwsProject,
+) -> None:
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::etl/*"}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    staging.secrets = {"mern:mongodbUri": MADE_UP_SECRETS["mern:mongodbUri"]}
+    staging.configure(
+        loadBalancerController={"identity": "pod-identity"},
+        pythonScript={"policy": policy, "identity": "pod-identity"},
+        values={"ingress": {"loadBalancerAttributes": {"deletion_protection.enabled": "true"}}},
+    )
+    name = staging.config["mern:cluster"]["eksClusterName"]
+    del staging.aws.cluster(name).kept["eks-pod-identity-agent"]
+    refused = staging.preview()
+    assert_refused(refused, "the cluster lacks the add-on eks-pod-identity-agent", "aws eks create-addon")
+    staging.aws.client("eks").create_addon(clusterName=name, addonName="eks-pod-identity-agent")
     up = staging.up()
     assert up.ok, up.output
-    [association] = associations(staging)
-    role = staging.aws.client("iam").get_role(RoleName=roles(staging)[0])["Role"]
-    assert association["roleArn"] == role["Arn"]
-    assert association["namespace"] == "kube-system"
-    assert association["serviceAccount"] == in_kube_system(staging, ServiceAccount).metadata.name
-    assert association["tags"]["stack"] == "staging"
-    [statement] = role["AssumeRolePolicyDocument"]["Statement"]
-    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    of_controller, of_script = sorted(associations(staging), key=lambda it: str(it["namespace"]))
+    iam = staging.aws.client("iam")
+    role = iam.get_role(RoleName=f"mern.staging.{name}.load-balancer-controller")["Role"]
+    assert of_controller["roleArn"] == role["Arn"]
+    assert of_controller["namespace"] == "kube-system"
+    assert of_controller["serviceAccount"] == in_kube_system(staging, ServiceAccount).metadata.name
+    assert of_controller["tags"]["stack"] == "staging"
+    [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
     assert up.step("end", "create", ASSOCIATION) < up.step("start", "create", CONTROLLER)
+    job = staging.get(CronJob, "mern-python-script").spec.jobTemplate.spec.template.spec
+    assert (of_script["namespace"], of_script["serviceAccount"]) == (
+        staging.namespace,
+        job.serviceAccountName,
+    )
+    assert of_script["roleArn"].endswith(f":role/mern.staging.{name}.python-script")
+    of_role = iam.list_attached_role_policies(RoleName=f"mern.staging.{name}.python-script")
+    [attached] = of_role["AttachedPolicies"]
+    version = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId="v1")
+    assert version["PolicyVersion"]["Document"] == policy
+    assert "AWS_ACCESS_KEY_ID" not in staging.get(Secret, "mern-python-script").data
+    # kwok's pods are given nothing by EKS.
+    assert "2 pods of the load balancer controller have no credentials from EKS Pod Identity" in up.output
+    assert "kubectl rollout restart deployment/aws-load-balancer-controller -n kube-system" in up.output
+
+    # What would hang is refused: a load balancer that is protected, then a controller that others need.
+    assert "the load balancer is protected from deletion" in up.output
+    hangs = staging.destroy()
+    assert not hangs.ok
+    assert (
+        "the load balancer is protected from deletion, and without it the Ingress cannot go" in hangs.output
+    )
+    assert staging.get(Ingress, "mern")
+    attributes = {"deletion_protection.enabled": "false"}
+    staging.configure(values={"ingress": {"loadBalancerAttributes": attributes}})
+    assert staging.up().ok
+    of_another_team(staging, ["group.ingress.k8s.aws/web"])
+    needed = staging.destroy()
+    assert not needed.ok
+    assert "the load balancer controller is still needed" in needed.output
+    assert "Ingress another-team/web" in needed.output
+    assert in_kube_system(staging, Deployment).status.availableReplicas == 2
+    client = staging.cluster.client
+    client.patch(Ingress, "web", {"metadata": {"finalizers": None}}, namespace="another-team")
+    client.delete(Ingress, "web", namespace="another-team")
     down = staging.destroy()
     assert down.ok, down.output
     assert_nothing_is_left(staging)
+
+
+def test_a_controller_of_somebody_else_is_looked_at_and_left_alone(
+    staging: AwsProject, helm: str, repository: str
+) -> None:
+    staging.configure(loadBalancerController={"mode": "existing"})
+    seen = staging.preview()
+    assert_refused(seen, "mode is existing, but IngressClass alb is not there, not of ingress.k8s.aws/alb")
+    command = [helm, "install", CHART.name, CHART.name, "--repo", repository, "--namespace", "kube-system"]
+    command += ["--wait", "--set", "serviceAccount.name=aws-load-balancer-controller,clusterName=staging"]
+    command += ["--set", "region=eu-central-1,vpcId=vpc-1,replicaCount=1,serviceAccount.create=true"]
+    subprocess.run(command, env=staging.cluster.env, check=True, capture_output=True)
+    staging.configure(loadBalancerController={"mode": "install"})
+    fights = staging.preview()
+    assert_refused(fights, "the cluster has a controller of somebody else already")
+    assert "pulumi config set --path 'mern:loadBalancerController.mode' existing" in fights.output
+
+    staging.configure(loadBalancerController={"mode": "existing"})
+    up = staging.up()
+    assert up.ok, up.output
+    assert roles(staging) == []
+    eventually(lambda: f"{staging.namespace}/mern" in staging.controller.served)
+    down = staging.destroy()
+    assert down.ok, down.output
+    assert in_kube_system(staging, Deployment).status.availableReplicas == 1
+
+
+@pytest.mark.parametrize("mode", ["auto-mode", "none"])
+def test_where_eks_or_nobody_has_a_controller_nothing_is_installed(staging: AwsProject, mode: str) -> None:
+    staging.configure(loadBalancerController={"mode": mode})
+    if mode == "auto-mode":
+        seen = staging.preview()
+        assert_refused(seen, "IngressClass alb is not there, not of eks.amazonaws.com/alb")
+        spec = {"metadata": {"name": "alb"}, "spec": {"controller": "eks.amazonaws.com/alb"}}
+        staging.cluster.client.create(IngressClass.from_dict(spec))
+    up = staging.up()
+    assert up.ok, up.output
+    assert (roles(staging), policies(staging)) == ([], [])
+    label = "eks.amazonaws.com" if mode == "auto-mode" else "elbv2.k8s.aws"
+    labels = staging.cluster.client.get(Namespace, staging.namespace).metadata.labels
+    assert labels[f"{label}/pod-readiness-gate-inject"] == "enabled"
+    assert staging.destroy().ok
+    if mode == "auto-mode":
+        staging.cluster.client.delete(IngressClass, "alb")
+
+
+def test_an_oidc_issuer_that_is_not_registered_is_refused_in_the_preview(staging: AwsProject) -> None:
+    iam = staging.aws.client("iam")
+    for provider in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider["Arn"])
+    assert_refused(
+        staging.preview(),
+        "the account does not know the cluster's OIDC issuer",
+        "eksctl utils associate-iam-oidc-provider --approve --cluster staging",
+    )
 
 
 def everything(staging: AwsProject, found: dict[str, Any], **changed: Any) -> None:
@@ -414,7 +539,7 @@ def assert_refused(run: Run, *words: str) -> None:
     for word in words:
         assert word in run.output
     assert "Traceback" not in run.output
-    assert {what for _, _, what in run.steps} <= {"Stack mern-staging", "aws aws"}
+    assert {what for _, _, what in run.steps} <= {"Stack mern-staging", "aws aws", "kubernetes cluster"}
 
 
 def test_a_cluster_that_is_not_there_is_refused_in_the_preview(staging: AwsProject) -> None:
