@@ -8,6 +8,7 @@ meanwhile slows both down. Prints a table, and writes it to docs/bench.md.
 
 import contextlib
 import gc
+import json
 import os
 import platform
 import shutil
@@ -44,8 +45,35 @@ HELM = {"atomic": True, "max_history": 10, "skip_await": False, "create_namespac
 
 
 @dataclass(kw_only=True)
+class Helm:
+    """`helm upgrade --install --atomic` of the same chart with the same values."""
+
+    name: str
+    change: Callable[[int], None]
+    values: Callable[[], dict[str, Any]]
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in TARGETS})
+
+    def run(self, command: str, kind: str = "") -> None:
+        if command != "up":
+            return  # Helm has no preview
+        started = time.monotonic()
+        arguments = ["upgrade", "--install", "--atomic", self.name, "./chart", "--namespace", self.name]
+        subprocess.run(
+            [str(FOLDER / "bin/helm"), *arguments, "--create-namespace", "--values", "-"],
+            cwd=PROJECT,
+            env={**os.environ, "KUBECONFIG": str(FOLDER / "kubeconfig")},
+            input=json.dumps(self.values()),
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+        if kind:
+            self.seconds[kind].append(time.monotonic() - started)
+
+
+@dataclass(kw_only=True)
 class Side:
-    """One of the two programs, with its stack."""
+    """A program, with its stack."""
 
     folder: Path
     stack: Any
@@ -89,6 +117,25 @@ def bare_application() -> None:
         opts=pulumi.ResourceOptions(provider=cluster.provider, depends_on=[namespace]),
     )
     pulumi.export("revision", release.status["revision"])
+
+
+def nothing() -> None:
+    """The least that a Pulumi program can do."""
+
+
+def helm(name: str) -> Helm:
+    config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]["mern:values"]
+
+    def change(number: int) -> None:
+        config["mernClient"]["replicas"] = 2 + number
+
+    def values() -> dict[str, Any]:
+        uri = {"mongodbUri": MADE_UP_SECRETS["mern:mongodbUri"]}
+        keys = {"awsAccessKeyId": "made-up-key-id", "awsSecretAccessKey": "made-up-access-key"}
+        server, script = config["mernServer"] | uri, config["pythonScript"] | uri | keys
+        return {**config, "mernServer": server, "pythonScript": script}
+
+    return Helm(name=name, change=change, values=values)
 
 
 def many_objects(values: dict[str, Any], namespace: str, shown: bool) -> None:
@@ -159,14 +206,13 @@ data:
     return Side(folder=folder, stack=engine(folder).stack(name, {}, program), change=change)
 
 
-def compare(ours: Side, bare: Side, rounds: int) -> None:
-    """Both sides in turn, `rounds` times, each time in another order."""
-    sides = [ours, bare]
+def compare(sides: list[Any], rounds: int) -> None:
+    """All in turn, `rounds` times, each time in another order."""
     for side in sides:
         side.change(0)
         side.run("up")
     for number in range(1, rounds + 1):
-        sides.reverse()
+        sides = sides[1:] + sides[:1]
         for kind in TARGETS:
             for side in sides:
                 if kind == "preview":
@@ -192,25 +238,46 @@ def imports() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[ControlPlane, str]]:
-    """A control plane for this run, and the name of the Kubernetes provider."""
+def running() -> Iterator[tuple[ControlPlane, str, float, float]]:
+    """A control plane for this run, the name of the Kubernetes provider, and the seconds that a new
+    control plane and a stopped one took to start."""
     prepare(FOLDER / "bin")
+    started = time.monotonic()
     with empty_control_plane() as control_plane:
-        yield control_plane, choose_provider(FOLDER)
+        first = time.monotonic() - started
+        control_plane.stop()
+        started = time.monotonic()
+        control_plane.start()
+        yield control_plane, choose_provider(FOLDER), first, time.monotonic() - started
 
 
-def rows_of(what: str, ours: Side, bare: Side) -> list[list[str]]:
+def rows_of(what: str, ours: Side, bare: Side, others: tuple[Any, ...] = (None, None)) -> list[list[str]]:
     rows = []
     for kind, target in TARGETS.items():
-        mine, theirs = ours.seconds[kind], bare.seconds[kind]
-        a, b = statistics.median(mine), statistics.median(theirs)
-        spread = f"{min(mine):.2f} to {max(mine):.2f}"
-        rows.append([what, kind, f"{b:.2f}", f"{a:.2f}", spread, f"{a / b:.2f}", f"{target:.2f}"])
+        shown = [_median(side, kind) for side in (*others, bare, ours)]
+        a, b = (statistics.median(side.seconds[kind]) for side in (ours, bare))
+        spread = f"{min(ours.seconds[kind]):.2f} to {max(ours.seconds[kind]):.2f}"
+        rows.append([what, kind, *shown, spread, f"{a / b:.2f}", f"{target:.2f}"])
     return rows
 
 
+def _median(side: Any, kind: str) -> str:
+    found = side.seconds[kind] if side else []
+    return f"{statistics.median(found):.2f}" if found else ""
+
+
 def table(rows: list[list[str]]) -> str:
-    head = ["what", "command", "bare, s", "this release, s", "from, to", "ratio", "target"]
+    head = [
+        "what",
+        "command",
+        "empty program",
+        "helm",
+        "bare Release",
+        "this release",
+        "from, to",
+        "ratio",
+        "target",
+    ]
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
     lines.insert(1, ["-" * width for width in widths])
@@ -220,35 +287,37 @@ def table(rows: list[list[str]]) -> str:
 def main() -> None:
     started = time.monotonic()
     rows = []
-    with running() as (control_plane, provider):
+    with running() as (control_plane, provider, start, again):
 
         def engine(folder: Path) -> Engine:
             return Engine(folder=FOLDER, tools=FOLDER / "bin", project=folder)
 
         ours = application(engine, "bench-ours", None)
         bare = application(engine, "bench-bare", bare_application)
-        compare(ours, bare, ROUNDS)
-        rows += rows_of("this project's chart", ours, bare)
+        others = application(engine, "bench-empty", nothing), helm("bench-helm")
+        compare([ours, bare, *others], ROUNDS)
+        rows += rows_of("this project's chart", ours, bare, others)
         for count, rounds in GROWTH.items():
             ours = generated(engine, count, True, control_plane)
             bare = generated(engine, count, False, control_plane)
-            compare(ours, bare, rounds)
+            compare([ours, bare], rounds)
             rows += rows_of(f"{count} ConfigMaps", ours, bare)
     loaded = imports()
-    rows.append(
-        ["the program", "its imports", f"{loaded['bare']:.2f}", f"{loaded['ours']:.2f}", "",
-         f"{loaded['ours'] / loaded['bare']:.2f}", ""]
-    )  # fmt: skip
+    a, b = loaded["ours"], loaded["bare"]
+    rows.append(["the program", "its imports", "", "", f"{b:.2f}", f"{a:.2f}", "", f"{a / b:.2f}", ""])
     text = table(rows)
     print(f"\n{text}\n\nTook {time.monotonic() - started:.0f} s.")
     PAGE.write_text(
         f"""# What the release component costs
 
-Written by `make bench`: this release (rendering, rows, Helm's record, dry run, hooks) against the
-same program with a bare `helm.v3.Release`, in turn on one control plane; medians of {ROUNDS} rounds, seconds
-of `pulumi preview` and `pulumi up --skip-preview`.
+Written by `make bench`: this release (rendering, rows, Helm's record, dry run, drift, hooks) against the
+same program with a bare `helm.v3.Release` (the ratio), beside an empty program and `helm upgrade --install
+--atomic`; all in turn on one control plane; medians of {ROUNDS} rounds, seconds of `pulumi preview` and
+`pulumi up --skip-preview`.
 
 {text}
+
+The sandbox's control plane started in {start:.1f} s, a stopped one again in {again:.1f} s.
 
 Measured on {os.cpu_count()} cores ({platform.system()} {platform.machine()}, Python
 {platform.python_version()}), with {provider.partition(" (")[0]}.
