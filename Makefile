@@ -36,6 +36,10 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
 	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
+		prepare(Path(".sandbox/checks"), CHECKS)'
+	@.sandbox/checks/actionlint -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
+	@$(VENV)/bin/shellcheck .ci/run
 
 format: $(VENV)/dev ## Rewrite the sources in the project's style
 	@$(RUN) ruff check --fix-only $(SOURCES)

@@ -7,6 +7,7 @@ each with the key as the user typed it and the command that mends it.
 
 import difflib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 PROJECT = "mern"
+IMAGE_TAG_VARIABLE = "MERN_IMAGE_TAG"
+"""An image tag for one run, in place of `mern:imageTag`: given as config, it would be saved."""
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -198,6 +201,8 @@ class Settings(Model):
         own = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
         stack = pulumi.get_stack()
         written = _plain_text(Path(f"Pulumi.{stack}.yaml"), f"{prefix}imageTag")
+        if tag := os.environ.get(IMAGE_TAG_VARIABLE):
+            own["imageTag"], written = tag, None
         return cls.parse(own, {key.removeprefix(prefix) for key in secret}, stack, written)
 
     @classmethod

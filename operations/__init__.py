@@ -1,0 +1,1 @@
+"""What is done around a deployment, in CI and by hand: `python -m operations --help`."""

@@ -31,6 +31,8 @@ class Run:
     """URN to operation, of everything the engine planned."""
     events: str = ""
     """All that the engine reported, as it stands in its event log."""
+    reported: list[auto.events.EngineEvent] = field(default_factory=list)
+    """The same, as it came."""
 
     @property
     def changes(self) -> set[Change]:
@@ -115,10 +117,10 @@ class Project:
     def _run(self, command: str, **options: Any) -> Run:
         lines: list[str] = []
         operations: dict[str, str] = {}
-        events: list[str] = []
+        reported: list[auto.events.EngineEvent] = []
 
         def on_event(event: auto.events.EngineEvent) -> None:
-            events.append(json.dumps(event, default=vars))
+            reported.append(event)
             if event.resource_pre_event:
                 meta = event.resource_pre_event.metadata
                 operations[meta.urn] = meta.op.value
@@ -138,7 +140,13 @@ class Project:
             ok = True
         # The coroutines of a program that failed are thrown away here, not in the midst of a test.
         gc.collect()
-        return Run(ok=ok, output="\n".join(lines), operations=operations, events="\n".join(events))
+        return Run(
+            ok=ok,
+            output="\n".join(lines),
+            operations=operations,
+            events="\n".join(json.dumps(event, default=vars) for event in reported),
+            reported=reported,
+        )
 
     def state(self) -> list[dict[str, Any]]:
         """The resources that the engine remembers."""

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from components.release import chart, dry_run, objects, rollout
 from components.release import secret_values as module
+from operations import engine, report
 from settings import Settings
 from tests.conftest import FOLDER
 from tests.engine.conftest import Project, Run
@@ -62,9 +63,12 @@ def seen_in_files(folder: Path) -> list[str]:
 
 
 def everything(project: Project, run: Run) -> str:
-    """What a run shows and leaves: its output, its events, the state, the stack file."""
+    """What a run shows and leaves: its output, its events, the state, the stack file, what CI writes."""
     work = FOLDER / f"work/{project.stack}/Pulumi.{project.stack}.yaml"
-    return "\n".join([run.output, run.events, project.raw_state(), work.read_text()])
+    told = engine.Run(command="up", ok=run.ok)
+    engine.gather(told, run.reported, engine.secrets_of(project.open()))
+    written = report.comment(told, project.stack) + report.summary(told, project.stack)
+    return "\n".join([run.output, run.events, written, project.raw_state(), work.read_text()])
 
 
 @pytest.fixture

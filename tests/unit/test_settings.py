@@ -434,3 +434,19 @@ def test_credentials_in_secrets_of_somebody_else_are_not_asked_for_and_not_taken
     assert set(faults({"serverSecrets": {"A": "b"}, "values": {**server, **script}})) == {
         f"mern:{key} {unused}" for key in ENCRYPTED
     }
+
+
+def test_the_tag_of_one_run_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        f"mern:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in {**LEAST, "imageTag": "1.0.0"}.items()
+    }
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(config))
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps([f"mern:{key}" for key in ENCRYPTED]))
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "staging")
+    for tag, used in (("", "1.0.0"), ("2.0.0", "2.0.0")):
+        monkeypatch.setenv("MERN_IMAGE_TAG", tag)
+        assert Settings.load().image_tag == used
+    monkeypatch.setenv("MERN_IMAGE_TAG", "not a tag")
+    with pytest.raises(pulumi.RunError, match="mern:imageTag is not a tag of a container image"):
+        Settings.load()

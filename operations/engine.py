@@ -1,0 +1,258 @@
+"""One command of the Pulumi engine, and what it said it does: changes, refusals, notes.
+
+The engine's own events are the source, not its printed rows: they hold each resource before and after,
+with secrets already hidden. The stack is given, so that tests run the sandbox's.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation as auto
+from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
+
+from components.release.secret_values import mask
+
+PROJECT = Path(__file__).parent.parent
+
+# Operations that change nothing that runs.
+QUIET = {OpType.SAME, OpType.READ, OpType.REFRESH, OpType.DISCARD, OpType.DISCARD_REPLACED}
+VERBS = {OpType.CREATE: "create", OpType.UPDATE: "update", OpType.DELETE: "delete", OpType.IMPORT: "import"}
+
+# What the engine puts in a secret's place in its events, and in the place of what is not known yet.
+SECRET_KEY = "4dabf18193072939515e22adb298388d"  # noqa: S105
+UNKNOWN = {
+    "04da6b54-80e4-46f7-96ec-b56ff0331ba9",
+    "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
+    "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
+    "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
+    "030794c1-ac77-496b-92df-f27374a8bd58",
+    "e48ece36-62e2-4504-bad9-02848725956a",
+    "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
+}
+SECRET, NOT_KNOWN = "[secret]", "[known after the deployment]"
+
+TWICE = "an unhandled error occurred: "
+"""What the SDK puts before an error that the program has reported already."""
+EMPTY = ("", "update failed", "preview failed")
+
+
+def open_stack(name: str) -> auto.Stack:
+    """The stack `name` of the backend that PULUMI_BACKEND_URL or `pulumi login` names."""
+    return auto.select_stack(name, work_dir=str(PROJECT))
+
+
+@dataclass(kw_only=True)
+class Change:
+    """One resource that is not as it was."""
+
+    operation: str
+    """`create`, `update`, `replace`, `delete` or `import`."""
+    type: str
+    urn: str
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+    """Its inputs before and after; what is secret is `[secret]`."""
+    paths: list[str] = field(default_factory=list)
+    """Changed properties by the provider's own account; None of the chart's objects has one."""
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is a Kubernetes object of a chart."""
+        return self.type.startswith("helm:") and "/" in self.type
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition(":")[2]
+
+    @property
+    def name(self) -> str:
+        """Of a Kubernetes object what it is called there, else what the program calls it."""
+        name = self.urn.rpartition("::")[2]
+        if self.is_object:  # its row is called RELEASE/NAMESPACE/NAME
+            return name.rpartition("/")[2]
+        metadata = (self.new or self.old or {}).get("metadata")
+        own = metadata.get("name") if self.type.startswith("kubernetes:") and metadata else None
+        return str(own or name)
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What one command did or would do."""
+
+    command: str
+    """`preview` or `up`."""
+    ok: bool = False
+    seconds: float = 0
+    changes: list[Change] = field(default_factory=list)
+    """By kind and name, without what only groups others."""
+    changed: bool = False
+    """Whether anything at all is not as it was."""
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the program says beside: warnings, what could not be checked."""
+    failure: str = ""
+    """What the command itself said when it failed outside the program, as for a locked stack."""
+    revision: str = ""
+    """Of the Helm release, after an `up`."""
+
+    @property
+    def drift(self) -> list[str]:
+        """What the program found changed in the cluster."""
+        return [note for note in self.notes if note.startswith("drift:")]
+
+
+def secrets_of(stack: auto.Stack) -> list[str]:
+    """The texts of the stack's secrets, to hide them wherever something else quotes them."""
+    found: set[str] = set()
+    try:
+        config = stack.get_all_config()
+    except auto.errors.CommandError as error:
+        print(said(error), file=sys.stderr, flush=True)
+        raise
+    for item in config.values():
+        if item.secret:
+            found.add(item.value)
+            try:
+                _leaves(json.loads(item.value), found)
+            except ValueError:
+                continue
+    return sorted(found, key=len, reverse=True)
+
+
+def _leaves(value: Any, found: set[str]) -> None:
+    match value:
+        case Mapping():
+            for item in value.values():
+                _leaves(item, found)
+        case list():
+            for item in value:
+                _leaves(item, found)
+        case str():
+            found.add(value)
+
+
+def run(stack: auto.Stack, command: str) -> Run:
+    """Run `preview` or `up`, print what the engine prints, and gather what it reports.
+
+    A command that fails is no exception: the result says so, with the reasons.
+    """
+    started = time.monotonic()
+    result = Run(command=command)
+    secrets: list[str] = []
+    events: list[EngineEvent] = []
+
+    def say(line: str) -> None:
+        print(mask(line, secrets), flush=True)
+
+    def complain(line: str) -> None:
+        print(mask(line, secrets), file=sys.stderr, flush=True)
+
+    try:
+        secrets += secrets_of(stack)
+        options: dict[str, Any] = {"show_secrets": False} if command == "up" else {}
+        done = getattr(stack, command)(
+            on_output=say, on_error=complain, on_event=events.append, color="never", **options
+        )
+        result.ok = True
+        if command == "up" and (revision := done.outputs.get("revision")) and not revision.secret:
+            result.revision = _number(revision.value)
+    except auto.errors.CommandError as error:
+        result.failure = said(error)
+    result.seconds = time.monotonic() - started
+    gather(result, events, secrets)
+    return result
+
+
+def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> None:
+    """Put into `result` what the engine reported, without any of `secrets`."""
+    steps: dict[str, StepEventMetadata] = {}
+    errors: list[str] = []
+    notes: list[str] = []
+    for event in events:
+        if event.resource_pre_event:
+            step = event.resource_pre_event.metadata
+            known = steps.get(step.urn)
+            # A replacement is told in several steps.
+            if known is None or known.op in QUIET or step.op == OpType.REPLACE:
+                steps[step.urn] = step
+        elif event.diagnostic_event and not event.diagnostic_event.ephemeral:
+            text = mask(event.diagnostic_event.message.strip(), secrets)
+            match event.diagnostic_event.severity:
+                case "error":
+                    # The component's own report says more than the provider's words: it goes first.
+                    first = "helm:index:ChartRelease::" in (event.diagnostic_event.urn or "")
+                    errors.insert(0 if first else len(errors), text)
+                case "warning" | "info" | "info#err":
+                    notes += [text] if text else []
+    changed = [step for step in steps.values() if step.op not in QUIET]
+    result.changed = bool(changed)
+    result.changes = sorted(
+        (_change(step, secrets) for step in changed if not _only_groups(step)),
+        key=lambda change: (change.kind, change.name),
+    )
+    result.notes = list(dict.fromkeys(notes))
+    result.failure = mask(result.failure, secrets)
+    result.errors = _reasons(errors)
+    if not result.ok and not result.errors:
+        result.errors = [result.failure or f"{result.command} failed without a word"]
+
+
+def _only_groups(step: StepEventMetadata) -> bool:
+    """Whether it is the stack or a component that holds others, with nothing of its own."""
+    state = step.new or step.old
+    if step.type == "pulumi:pulumi:Stack" or state is None:
+        return True
+    return not state.custom and not (step.type.startswith("helm:") and "/" in step.type)
+
+
+def _change(step: StepEventMetadata, secrets: list[str]) -> Change:
+    return Change(
+        operation=VERBS.get(step.op, "replace"),
+        type=step.type,
+        urn=mask(step.urn, secrets),
+        old=plain(step.old.inputs or {}, secrets) if step.old else None,
+        new=plain(step.new.inputs or {}, secrets) if step.new and step.op != OpType.DELETE else None,
+        paths=list(step.detailed_diff or {}),
+    )
+
+
+def plain(value: Any, secrets: list[str]) -> Any:
+    """`value` as it may be shown."""
+    match value:
+        case Mapping() if SECRET_KEY in value:
+            return SECRET
+        case Mapping():
+            return {mask(str(key), secrets): plain(item, secrets) for key, item in value.items()}
+        case list():
+            return [plain(item, secrets) for item in value]
+        case str() if value in UNKNOWN:
+            return NOT_KNOWN
+        case str():
+            return mask(value, secrets)
+    return value
+
+
+def _reasons(errors: list[str]) -> list[str]:
+    """Each of `errors` once, without those that only say that something else failed."""
+    texts = dict.fromkeys(text.removeprefix(TWICE) for text in errors)
+    told = [text for text in texts if text not in EMPTY]
+    return told or [text for text in texts if text]
+
+
+def _number(value: Any) -> str:
+    return str(int(value)) if isinstance(value, int | float) else str(value)
+
+
+def said(error: auto.errors.CommandError) -> str:
+    """What the command wrote to stderr, of all that the SDK's message holds."""
+    found = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
+    text = (found[1] if found else str(error)).strip().removeprefix("error: ")
+    if missing := re.fullmatch(r"no stack named '(.+)' found", text):
+        text += f"\n    pulumi stack init {missing[1]}"
+    return text

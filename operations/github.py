@@ -1,0 +1,184 @@
+"""GitHub's API, as far as it is needed: one comment on a pull request, one issue, earlier runs.
+
+Only the standard library: a comment has to be written also when the packages could not be installed.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+AUTHOR = "github-actions[bot]"
+"""Who writes with a workflow's own token."""
+PAGE = 100
+
+
+class GitHubError(Exception):
+    """What GitHub, or the environment of this run, stands in the way with; for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHub:
+    """The API, for the repository that the workflow runs in."""
+
+    api: str
+    repository: str
+    token: str = field(repr=False)
+    run_id: str = ""
+    server: str = "https://github.com"
+
+    @classmethod
+    def of_environment(cls, env: Mapping[str, str] = os.environ) -> "GitHub":
+        """As the variables of GitHub Actions say.
+
+        Raises:
+            GitHubError: one is missing.
+        """
+        missing = [name for name in ("GITHUB_REPOSITORY", "GITHUB_TOKEN") if not env.get(name)]
+        if missing:
+            raise GitHubError(f"{' and '.join(missing)} must be set, as in a workflow of GitHub Actions")
+        return cls(
+            api=env.get("GITHUB_API_URL", "https://api.github.com"),
+            repository=env["GITHUB_REPOSITORY"],
+            token=env["GITHUB_TOKEN"],
+            run_id=env.get("GITHUB_RUN_ID", ""),
+            server=env.get("GITHUB_SERVER_URL", "https://github.com"),
+        )
+
+    @property
+    def log_url(self) -> str:
+        return f"{self.server}/{self.repository}/actions/runs/{self.run_id}" if self.run_id else ""
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Raises GitHubError for an answer that is no success, and for none."""
+        request = urllib.request.Request(  # noqa: S310  # the address is GitHub's own variable
+            f"{self.api}/repos/{self.repository}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Accept": "application/vnd.github+json",
+                "Authorization": f"Bearer {self.token}",
+                "X-GitHub-Api-Version": "2022-11-28",
+                "User-Agent": "mern-operations",
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise GitHubError(f"{method} {path}: GitHub answers {error.code} {error.reason}") from None
+        except OSError as error:
+            raise GitHubError(f"{method} {path}: GitHub does not answer ({error})") from None
+
+    def pages(self, path: str, key: str | None = None) -> Iterator[dict[str, Any]]:
+        """The items of all pages; `key` names them where the answer is an object."""
+        number = 1
+        while True:
+            mark = "&" if "?" in path else "?"
+            answer = self.call("GET", f"{path}{mark}per_page={PAGE}&page={number}")
+            items = answer[key] if key else answer
+            yield from items
+            if len(items) < PAGE:
+                return
+            number += 1
+
+
+def marker(what: str, stack: str) -> str:
+    """A line that nobody sees, by which a text is found again. Of this very stack: the space ends it."""
+    return f"<!-- mern {what} of stack {stack} -->"
+
+
+def comment(github: GitHub, number: int, stack: str, text: str) -> str:
+    """Write `text` as the one comment of `stack` on pull request `number`; the address of it."""
+    mark = marker("preview", stack)
+    body = {"body": f"{mark}\n{text}"}
+    for found in github.pages(f"/issues/{number}/comments"):
+        if _is_ours(found, mark):
+            return str(github.call("PATCH", f"/issues/comments/{found['id']}", body)["html_url"])
+    return str(github.call("POST", f"/issues/{number}/comments", body)["html_url"])
+
+
+def keep_issue(github: GitHub, stack: str, text: str) -> str:
+    """Have one open issue while `text` says that `stack` has drifted, none while it is empty; what was
+    done, in words."""
+    mark = marker("drift", stack)
+    opened = [item for item in github.pages("/issues?state=open") if _is_ours(item, mark)]
+    if not text:
+        for item in opened:
+            github.call(
+                "POST", f"/issues/{item['number']}/comments", {"body": f"No drift any more.{_log(github)}"}
+            )
+            github.call("PATCH", f"/issues/{item['number']}", {"state": "closed"})
+        return "closed " + ", ".join(item["html_url"] for item in opened) if opened else "no issue is open"
+    body = f"{mark}\n{text}"
+    if opened:
+        github.call("PATCH", f"/issues/{opened[0]['number']}", {"body": body})
+        return f"updated {opened[0]['html_url']}"
+    made = github.call("POST", "/issues", {"title": f"Stack {stack} has drifted", "body": body})
+    return f"opened {made['html_url']}"
+
+
+def footer(github: GitHub, commit: str = "") -> str:
+    """Where a text comes from."""
+    of_commit = f"For commit {commit}. " if commit else ""
+    return f"\n<sub>{of_commit}Written by `python -m operations`.{_log(github)}</sub>\n"
+
+
+def _log(github: GitHub) -> str:
+    return f" [Log]({github.log_url})" if github.log_url else ""
+
+
+def _is_ours(item: Mapping[str, Any], mark: str) -> bool:
+    written = (item.get("body") or "").startswith(mark)
+    return written and item["user"]["login"] == AUTHOR and "pull_request" not in item
+
+
+def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
+    """Number and newest commit of the pull request that started this run.
+
+    Raises:
+        GitHubError: none did.
+    """
+    try:
+        event = json.loads(Path(env["GITHUB_EVENT_PATH"]).read_text())
+        return int(event["pull_request"]["number"]), str(event["pull_request"]["head"]["sha"])
+    except (KeyError, OSError, ValueError):
+        raise GitHubError("no pull request started this run: name one by --pull-request") from None
+
+
+def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
+    """The address of a job that was deploying `stack` at `moment` and has ended otherwise than well;
+    empty where there was none."""
+    at = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # A run can have waited for a reviewer for days before its job began: not bound from below.
+    listed = github.call("GET", f"/actions/runs?created=%3C%3D{at}&per_page={PAGE}")["workflow_runs"]
+    for run in listed:
+        if datetime.fromisoformat(run["updated_at"]) < moment:
+            continue
+        for job in github.pages(f"/actions/runs/{run['id']}/jobs?filter=all", "jobs"):
+            # A called workflow's job has the caller's name before it.
+            if job["name"].rpartition(" / ")[2] == f"deploy to {stack}" and _was_deploying(job, moment):
+                return str(job["html_url"])
+    return ""
+
+
+def _was_deploying(job: Mapping[str, Any], moment: datetime) -> bool:
+    """Whether `job` has ended, and was in its step `Deploy` at `moment`, which did not end well: one
+    that did has left nothing behind. Of a runner that was lost the step never got an end."""
+    if job["status"] != "completed":
+        return False
+    return any(
+        step["name"] == "Deploy"
+        and step.get("started_at")
+        and step.get("conclusion") != "success"
+        and datetime.fromisoformat(step["started_at"])
+        <= moment
+        <= datetime.fromisoformat(step.get("completed_at") or job["completed_at"])
+        for step in job.get("steps", [])
+    )

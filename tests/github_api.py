@@ -1,0 +1,113 @@
+"""A small GitHub API on loopback: comments, issues, runs and jobs of one repository."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+REPOSITORY = "owner/mern"
+TOKEN = "token-of-the-run"
+BOT = {"login": "github-actions[bot]"}
+
+
+@dataclass(kw_only=True)
+class FakeGitHub:
+    """What it holds, and what it was asked."""
+
+    url: str = ""
+    comments: list[dict[str, Any]] = field(default_factory=list)
+    issues: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    jobs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that lead a workflow's step to it."""
+        return {
+            "GITHUB_API_URL": self.url,
+            "GITHUB_REPOSITORY": REPOSITORY,
+            "GITHUB_RUN_ID": "77",
+            "GITHUB_SERVER_URL": "https://github.example",
+        }
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        match method, *path.removeprefix(f"/repos/{REPOSITORY}/").split("/"):
+            case "GET", "issues", _, "comments":
+                return 200, _page(self.comments, query)
+            case "POST", "issues", number, "comments":
+                made = {"id": len(self.comments) + 1, "user": BOT, "issue": number, **body}
+                self.comments.append(made | {"html_url": f"https://github.example/comment/{made['id']}"})
+                return 201, self.comments[-1]
+            case "PATCH", "issues", "comments", number:
+                found = next(item for item in self.comments if item["id"] == int(number))
+                found |= body
+                return 200, found
+            case "GET", "issues":
+                return 200, _page([item for item in self.issues if item["state"] == query["state"]], query)
+            case "POST", "issues":
+                made = {"number": len(self.issues) + 1, "user": BOT, "state": "open", **body}
+                self.issues.append(made | {"html_url": f"https://github.example/issues/{made['number']}"})
+                return 201, self.issues[-1]
+            case "PATCH", "issues", number:
+                found = next(item for item in self.issues if item["number"] == int(number))
+                found |= body
+                return 200, found
+            case "GET", "actions", "runs":
+                bound = query["created"].removeprefix("<=")
+                return 200, {"workflow_runs": [run for run in self.runs if run["created_at"] <= bound]}
+            case "GET", "actions", "runs", number, "jobs" if int(number) in self.jobs:
+                return 200, {"jobs": _page(self.jobs[int(number)], query)}
+        return 404, {"message": "Not Found"}
+
+
+def _page(items: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
+    size = int(query.get("per_page", "30"))
+    start = (int(query.get("page", "1")) - 1) * size
+    return items[start : start + size]
+
+
+@contextmanager
+def serve() -> Iterator[FakeGitHub]:
+    """It, for as long as it is used."""
+    fake = FakeGitHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            parts = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            fake.calls.append(f"{self.command} {self.path}")
+            if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                status, answer = 401, {"message": "Bad credentials"}
+            elif body and len(re.sub("[^\0-\uffff]", "xx", body.get("body", ""))) > 65_536:
+                status, answer = 422, {"message": "body is too long (maximum is 65536 characters)"}
+            else:
+                status, answer = fake.answer(self.command, parts.path, query, body)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = handle_any  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

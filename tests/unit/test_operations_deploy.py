@@ -1,0 +1,157 @@
+"""What a run that was killed has left: what is released, and what is left for a person."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pulumi import automation as auto
+
+from operations import deploy, engine
+from operations.engine import Run
+from operations.github import GitHub
+from tests import github_api
+from tests.github_api import FakeGitHub
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+AT = "2026-05-01T14:00:00+02:00"  # as the machine tells the time
+REFUSED = (
+    "the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
+    "lock file with `pulumi cancel`.\n  {url}: created by {user}@runner-1 (pid 2211) at " + AT
+)
+S3 = "s3://state-bucket/mern/.pulumi/locks/organization/mern/staging/1b2c.json?region=eu-central-1"
+JOB = {
+    "name": "deploy to staging",
+    "status": "completed",
+    "completed_at": "2026-05-01T12:01:00Z",
+    "html_url": "https://github.example/job",
+    "steps": [{"name": "Deploy", "conclusion": "failure", "started_at": "2026-05-01T11:50:00Z"}],
+}
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGitHub]:
+    with github_api.serve() as served:
+        served.runs = [{"id": 2, "created_at": "2026-05-01T11:00:00Z", "updated_at": "2026-05-01T12:01:05Z"}]
+        served.jobs = {2: [JOB]}
+        yield served
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An `aws` that writes down what it was asked; the file it writes to."""
+    written = tmp_path / "calls"
+    program = tmp_path / "bin/aws"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{written}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return written
+
+
+class Stack:
+    """Fails with each of the texts in turn, then deploys."""
+
+    name = "staging"
+
+    def __init__(self, *failures: str) -> None:
+        self.failures = list(failures)
+        self.ups = 0
+
+    def get_all_config(self) -> dict[str, auto.ConfigValue]:
+        return {}
+
+    def up(self, **options: Any) -> Any:
+        self.ups += 1
+        if self.failures:
+            text = f"\n code: 255\n stdout: \n stderr: error: {self.failures.pop(0)}\n"
+            raise auto.errors.CommandError(text)
+        return type("Result", (), {"outputs": {"revision": auto.OutputValue(3.0, False)}})
+
+
+def up(stack: Stack, fake: FakeGitHub | None) -> tuple[Run, list[float]]:
+    slept: list[float] = []
+    api = GitHub(api=fake.url, repository=github_api.REPOSITORY, token=github_api.TOKEN) if fake else None
+    return deploy.up(stack, api, slept.append), slept
+
+
+def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub, calls: Path) -> None:
+    stack = Stack(REFUSED.format(url=S3, user=ME))
+    run, _ = up(stack, fake)
+    assert run.ok
+    assert run.revision == "3"
+    assert stack.ups == 2
+    key = ".pulumi/locks/organization/mern/staging/1b2c.json"
+    assert calls.read_text() == f"s3 rm --only-show-errors s3://state-bucket/mern/{key}\n"
+    assert "was left by a run that was killed (https://github.example/job): released" in run.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "job", "why"),
+    [
+        (S3, "ada", JOB, "the lock of ada@runner-1 of 2026-05-01 12:00:00 UTC was not made by a runner"),
+        (
+            S3,
+            ME,
+            {**JOB, "status": "in_progress", "completed_at": None},
+            "No finished job `deploy to staging`",
+        ),
+        (S3, ME, {**JOB, "name": "deploy to production"}, "No finished job `deploy to staging`"),
+        (S3, ME, None, "could not be read"),
+        (S3.replace("/.pulumi/locks/", "/"), ME, JOB, "is not a lock of Pulumi"),
+        (S3.replace("s3:", "azblob:"), ME, JOB, "is not known here"),
+    ],
+)
+def test_any_other_lock_is_left_with_the_command(
+    fake: FakeGitHub, calls: Path, url: str, user: str, job: dict[str, Any] | None, why: str
+) -> None:
+    fake.jobs = {2: [job]} if job else {}
+    stack = Stack(REFUSED.format(url=url, user=user))
+    run, _ = up(stack, fake)
+    assert not run.ok
+    assert stack.ups == 1
+    assert not calls.exists()
+    assert why in run.errors[0]
+    assert "pulumi cancel --stack staging" in run.errors[0]
+    assert "created by" in run.errors[0]
+
+
+def test_by_hand_no_lock_is_released(calls: Path) -> None:
+    run, _ = up(Stack(REFUSED.format(url=S3, user=ME)), None)
+    assert "pulumi cancel --stack staging" in run.errors[0]
+    assert not calls.exists()
+
+
+def test_of_two_locks_the_second_may_be_alive(fake: FakeGitHub, calls: Path) -> None:
+    later = S3.replace("1b2c", "3d4e") + f": created by {ME}@runner-2 (pid 9) at 2026-05-01T12:30:00Z"
+    stack = Stack(f"{REFUSED.format(url=S3, user=ME)}\n  {later}")
+    run, _ = up(stack, fake)
+    assert not run.ok
+    assert not calls.exists()
+
+
+def test_a_lease_of_pulumi_cloud_is_waited_for(fake: FakeGitHub) -> None:
+    stack = Stack(*[deploy.LEASED] * 3)
+    run, slept = up(stack, fake)
+    assert run.ok
+    assert slept == [30, 30, 30]
+    stack = Stack(*[deploy.LEASED] * 99)
+    run, slept = up(stack, fake)
+    assert not run.ok
+    assert sum(slept) == 360
+    assert deploy.LEASED in run.errors[0]
+
+
+def test_a_failed_rollout_is_not_tried_again(fake: FakeGitHub) -> None:
+    stack = Stack("update failed")
+    run, slept = up(stack, fake)
+    assert not run.ok
+    assert (stack.ups, slept) == (1, [])
+    assert fake.calls == []
+
+
+def test_what_the_engine_says_before_the_program_runs_is_the_reason() -> None:
+    text = "\n code: 255\n stdout: \n stderr: error: could not open the bucket\n"
+    assert engine.said(auto.errors.CommandError(text)) == "could not open the bucket"

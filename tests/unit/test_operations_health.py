@@ -1,0 +1,182 @@
+"""Whether a deployment can be reached: what the Ingress, AWS and the load balancer say."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.release.api import ApiError
+from operations import health
+from operations.health import Health
+
+INGRESSES = "/apis/networking.k8s.io/v1/namespaces/shop/ingresses"
+BINDINGS = "/apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings"
+ARN = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/k8s-shop-{}/0a"
+ALB = "alb.ingress.kubernetes.io/"
+
+
+class Api:
+    """Answers what it was given."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+
+    def get(self, path: str) -> Any:
+        if path not in self.answers:
+            raise ApiError(404, {"message": "not found"})
+        return self.answers[path]
+
+    def items(self, path: str) -> list[Any]:
+        return list(self.answers.get(path, []))
+
+
+def cluster(address: str = "", host: str = "", services: tuple[str, ...] = ("client", "server")) -> Api:
+    paths = [{"path": f"/{name}", "backend": {"service": {"name": name}}} for name in ("client", "server")]
+    rule = {"http": {"paths": paths}, **({"host": host} if host else {})}
+    notes = {f"{ALB}scheme": "internet-facing", f"{ALB}healthcheck-path": "/health"}
+    ingress = {
+        "metadata": {"name": "mern", "annotations": notes},
+        "spec": {"rules": [rule]},
+        "status": {"loadBalancer": {"ingress": [{"hostname": address}]} if address else {}},
+    }
+    bound = [{"spec": {"serviceRef": {"name": n}, "targetGroupARN": ARN.format(n)}} for n in services]
+    bound.append({"spec": {"serviceRef": {"name": "another"}, "targetGroupARN": ARN.format("another")}})
+    return Api({f"{INGRESSES}/mern": ingress, BINDINGS: bound})
+
+
+@pytest.fixture
+def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """States that an `aws` answers with, by service."""
+    states = {"client": ["healthy", "healthy"], "server": ["healthy"]}
+    program = tmp_path / "bin/aws"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+    class Written(dict[str, list[str]]):
+        def __setitem__(self, key: str, value: list[str]) -> None:
+            super().__setitem__(key, value)
+            lines = ['case "$*" in']
+            for service, found in self.items():
+                described = [
+                    {
+                        "Target": {"Id": f"10.0.0.{n}", "Port": 8080},
+                        "TargetHealth": {"State": state, "Reason": "Target.Timeout"},
+                    }
+                    for n, state in enumerate(found, 1)
+                ]
+                answer = json.dumps({"TargetHealthDescriptions": described})
+                asked = f"elbv2 describe-target-health --target-group-arn {ARN.format(service)}"
+                lines.append(f"\"{asked} --region eu-central-1 --output json\") echo '{answer}';;")
+            program.write_text(
+                "#!/bin/sh\n" + "\n".join([*lines, '*) echo "AccessDenied: $2" >&2; exit 1;;', "esac\n"])
+            )
+            program.chmod(0o755)
+
+    written = Written()
+    for key, value in states.items():
+        written[key] = value
+    return written
+
+
+@pytest.fixture
+def balancer() -> Iterator[dict[str, Any]]:
+    """A load balancer on loopback: its address, and the status it answers with."""
+    described: dict[str, Any] = {"status": 200, "asked": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            described["asked"].append((self.headers["Host"], self.path))
+            self.send_response(described["status"])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    described["address"] = f"127.0.0.1:{server.server_port}"
+    yield described
+    server.shutdown()
+    server.server_close()
+
+
+def look(api: Api) -> Health:
+    return health.look(api, "shop", "mern")  # type: ignore[arg-type]
+
+
+def test_all_is_well(targets: dict[str, list[str]], balancer: dict[str, Any]) -> None:
+    targets["server"] = ["healthy", "draining"]  # of the version before
+    found = look(cluster(balancer["address"], "www.example.com"))
+    assert found.problems == []
+    assert found.url == "http://www.example.com/"
+    assert "service client: 2 of 2 targets are healthy" in found.facts
+    assert "service server: 1 of 1 targets are healthy" in found.facts
+    assert "GET /health is answered 200" in found.facts
+    assert balancer["asked"] == [("www.example.com", "/health")]
+    text = health.summary(found, "staging")
+    assert "is reached" in text
+    assert "www.example.com" in text
+
+
+def test_what_is_not_well_is_named_all_at_once(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    targets["client"] = ["healthy", "unhealthy", "initial"]
+    targets["server"] = []
+    balancer["status"] = 503
+    found = look(cluster(balancer["address"]))
+    assert found.problems == [
+        "service client: target 10.0.0.2:8080 is unhealthy: Target.Timeout",
+        "service client: target 10.0.0.3:8080 is initial: Target.Timeout",
+        "service server has no target yet",
+        "GET /health is answered 503",
+    ]
+    assert "cannot be reached" in health.summary(found, "staging")
+
+
+def test_no_address_and_no_target_group_yet(targets: dict[str, list[str]]) -> None:
+    found = look(cluster(services=("client",)))
+    assert "Ingress mern has no address yet" in found.problems[0]
+    assert found.problems[1:] == ["service server has no target group yet"]
+
+
+def test_an_internal_load_balancer_is_not_asked(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    api = cluster(balancer["address"])
+    api.answers[f"{INGRESSES}/mern"]["metadata"]["annotations"][f"{ALB}scheme"] = "internal"
+    assert look(api).problems == []
+    assert balancer["asked"] == []
+
+
+def test_what_cannot_be_asked_is_a_problem(targets: dict[str, list[str]]) -> None:
+    api = cluster("127.0.0.1:1")
+    for item in api.answers[BINDINGS]:
+        item["spec"]["targetGroupARN"] += "b"
+    found = look(api)
+    assert "aws elbv2 describe-target-health: AccessDenied: describe-target-health" in found.problems
+    assert any("GET /health is not answered" in text for text in found.problems)
+    assert "not found" in look(Api({})).problems[0]
+
+
+def test_it_is_waited_for(targets: dict[str, list[str]], balancer: dict[str, Any]) -> None:
+    targets["client"] = ["initial"]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            targets["client"] = ["healthy"]
+
+    api: Any = cluster(balancer["address"])
+    assert health.wait(api, "shop", "mern", 60, sleep).problems == []
+    assert len(slept) == 2
+    targets["client"] = ["unhealthy"]
+    assert health.wait(api, "shop", "mern", 0, sleep).problems
+    assert len(slept) == 2
