@@ -26,9 +26,10 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
     for add in (_preview, _up, _check_health, _drift, _comment, _issue):
         add(commands)
     with contextlib.suppress(ModuleNotFoundError):  # `comment` and `issue` run without packages
-        from operations import move
+        from operations import move, rollback
 
         move.add_command(commands)
+        rollback.add_command(commands)
     args = parser.parse_args(arguments)
     if getattr(args, "image_tag", None):
         from settings import IMAGE_TAG_VARIABLE
