@@ -376,15 +376,15 @@ def config_of(
     image_tag = _take_tags(values, own, newest.values)
     left = []
     for path, today, then in list(differences(own, values)):
-        if then is GONE:
-            if today is None and _at(newest.values, path) is GONE:
-                _put(values, path, None)  # Helm keeps no record of it
-        elif _is_secret(path, then, secrets, is_ours):
+        if then is not GONE and _is_secret(path, then, secrets, is_ours):
             left.append(_path((VALUES, *path)))
             if today is GONE:
                 _cut(values, path)
             else:
                 _put(values, path, today)
+    for path in _nulls(own):
+        if _at(newest.values, path) is _at(values, path) is GONE:
+            _put(values, path, None)  # Helm keeps no record of it
     back = {VALUES: values} if values or VALUES in config else {}
     return Back(config=back | ({IMAGE_TAG: image_tag} if image_tag else {}), left=left)
 
@@ -422,6 +422,14 @@ def _is_secret(path: Keys, value: Any, secrets: list[str], is_ours: bool) -> boo
     # A short one can be part of a word.
     long = [secret for secret in secrets if len(secret) >= 8]
     return any(text in secrets or holds(text, long) for text in texts if len(text) > 2)
+
+
+def _nulls(values: Any, path: Keys = ()) -> Iterator[Keys]:
+    if isinstance(values, Mapping):
+        for key, below in values.items():
+            yield from _nulls(below, (*path, key))
+    elif values is None and path:
+        yield path
 
 
 def differences(old: Any, new: Any, path: Keys = ()) -> Iterator[Change]:
@@ -562,7 +570,8 @@ def _line_end(text: str, node: yaml.Node) -> int:
 
 
 def _report(found: Record, changes: list[Change], back: Back, known: Known) -> str:
-    made = f"{found.created:%Y-%m-%d %H:%M} UTC, {known.made_as(found)}"
+    what = known.chart_of(found) or known.made_as(found)
+    made = f"{found.created:%Y-%m-%d %H:%M} UTC, {what}"
     lines = [f"Back to revision {found.revision} of {made}."]
     if changes:
         lines.append(f"In Pulumi.{known.stack.rsplit('/', 1)[-1]}.yaml:")

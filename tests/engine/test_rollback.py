@@ -100,9 +100,9 @@ def test_a_declined_a_refused_and_a_failed_rollback_leave_the_stack_file_as_it_w
     project.edit(*MORE)
     project.edit("templates/_workload.tpl", "minReadySeconds: 1", "minReadySeconds: -1")
     assert rollback("1", "--yes", "--chart-as-it-is") == 1
-    said = capsys.readouterr().err
-    assert "the API server refuses" in said
-    assert "the preview says why" in said
+    said = capsys.readouterr()
+    assert "the API server refuses" in said.out
+    assert "the preview says why" in said.err
     assert project.config_file.read_text() == now
     project.edit("templates/_workload.tpl", "\n  minReadySeconds: -1", "")
 
