@@ -122,7 +122,10 @@ def run(args: argparse.Namespace, open_stack: OpenStack | None = None) -> int:
             open_stack=open_stack or engine.open_stack,
         )
     except (RollbackError, MoveError, pulumi.RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _complain("Stopped.")
         return 1
     return 0 if done else 1
 
@@ -162,7 +165,7 @@ def rollback(
     finally:
         if not keep:
             _write(file, text)
-            print(f"{file} is as it was." if changes else "Nothing has changed.", file=sys.stderr)
+            _complain(f"{file} is as it was.")
     return done
 
 
@@ -310,7 +313,9 @@ def _listed(known: Known, config: Mapping[str, Any]) -> Iterator[str]:
     yield f"Revisions of release {RELEASE} in namespace {known.namespace}:"
     now = _chart_now()
     for each in known.history:
-        what = mask(each.description, known.secrets)
+        what = mask(
+            known.chart_of(each) if OURS.fullmatch(each.description) else each.description, known.secrets
+        )
         yield f"  {each.revision}  {each.created:%Y-%m-%d %H:%M} UTC  {each.status}  {shorten(what, 120)}"
         if each.status not in ("deployed", "superseded") or each.description.startswith(TAKEN_OVER):
             continue
@@ -369,19 +374,20 @@ def config_of(
         secrets: texts that may not stand in a stack file.
         is_ours: whether this stack has made it; else its values can hold credentials anywhere.
     """
-    own = config.get(VALUES) or {}
+    today = config.get(VALUES)
+    own = today if isinstance(today, Mapping) else {}
     values = copy.deepcopy(dict(found.values))
     for path in (*CREDENTIALS, *(path for path in PUT_IN if _at(own, path) is GONE)):
         _cut(values, path)
     image_tag = _take_tags(values, own, newest.values)
     left = []
-    for path, today, then in list(differences(own, values)):
+    for path, now, then in list(differences(own, values)):
         if then is not GONE and _is_secret(path, then, secrets, is_ours):
             left.append(_path((VALUES, *path)))
-            if today is GONE:
+            if now is GONE:
                 _cut(values, path)
             else:
-                _put(values, path, today)
+                _put(values, path, now)
     for path in _nulls(own):
         if _at(newest.values, path) is _at(values, path) is GONE:
             _put(values, path, None)  # Helm keeps no record of it
@@ -536,6 +542,8 @@ def _with_change(text: str, path: Keys, new: Any) -> str:
         else:
             start = found[0].start_mark.column
         lines = [] if new is GONE else _lines({name: new})
+        if found is not None and getattr(found[1], "style", "") == '"' and isinstance(new, str):
+            lines = [f"{_lines({name: 0})[0].removesuffix('0')}{json.dumps(new, ensure_ascii=False)}"]
         block = line_end.join(" " * start + line if line else "" for line in lines)
         if found is not None and new is not GONE:
             end = end_of(found[1])
@@ -594,16 +602,16 @@ def _report(found: Record, changes: list[Change], back: Back, known: Known) -> s
 def other_credentials(found: Record, known: Known) -> list[str]:
     """The config keys of credentials that are not what they were at `found`."""
     names = set()
-    for path, key in zip(CREDENTIALS, SECRET_VALUES.values(), strict=True):
-        then: Any = _at(found.values, path)
+    for key in dict.fromkeys(SECRET_VALUES.values()):
+        places = [tuple(path.split(".")) for path, filled in SECRET_VALUES.items() if filled == key]
+        then = [text for place in places if (text := _at(found.values, place)) is not GONE]
         today: Any = known.config.get(f"mern:{key}", GONE)
         if key == "serverSecrets":
-            then = then if isinstance(then, Mapping) else {}
-            today = {} if today is GONE else json.loads(today)
-            for name in then.keys() | today.keys():
-                if then.get(name, GONE) != today.get(name, GONE):
-                    names.add(f"mern:{key}.{name}")
-        elif then != today:
+            old = then[0] if then and isinstance(then[0], Mapping) else {}
+            new = {} if today is GONE else json.loads(today)
+            differing = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+            names |= {f"mern:{key}.{name}" for name in differing}
+        elif any(text != today for text in then or [GONE]):
             names.add(f"mern:{key}")
     if _at(found.values, ROLE) != _at(known.history[-1].values, ROLE):
         names.add("mern:pythonScript")

@@ -140,6 +140,11 @@ def test_only_what_differs_is_written() -> None:
     )
 
 
+def test_quotes_stay() -> None:
+    values = yaml.safe_load(STACK)["config"]["mern:values"]
+    assert changed(STACK, {"mern:values": values, "mern:imageTag": "1.0"}) == STACK.replace("2.0", "1.0")
+
+
 def test_line_endings_stay() -> None:
     text = STACK.replace("\n", "\r\n")
     assert changed(text, {"mern:values": {}, "mern:imageTag": "1"}).count("\n") == changed(
@@ -245,6 +250,30 @@ def test_what_cannot_be_done_is_one_clear_line(
     text = said(monkeypatch, capsys, history, "2")
     assert text.startswith("error: ")
     assert expected in text
+
+
+def test_credentials_that_were_others_are_named() -> None:
+    def others(found: Record, newest: Record, **config: str) -> list[str]:
+        known = rollback.Known(
+            stack="shop",
+            config={f"mern:{key}": text for key, text in config.items()},
+            api=None,  # type: ignore[arg-type]
+            namespace="shop",
+            history=[newest],
+            secrets=[],
+        )
+        return rollback.other_credentials(found, known)
+
+    only_one = revision(mernServer={"mongodbUri": URI, "secrets": {"A": "1", "B": "2"}})
+    assert others(only_one, only_one, mongodbUri=URI, serverSecrets='{"A": "1", "B": "2"}') == []
+    assert others(only_one, only_one, mongodbUri="-", awsAccessKeyId="-", serverSecrets='{"B": "3"}') == [
+        "mern:awsAccessKeyId",
+        "mern:mongodbUri",
+        "mern:serverSecrets.A",
+        "mern:serverSecrets.B",
+    ]
+    role: dict[str, Any] = {"serviceAccount": {"annotations": {ROLE_ANNOTATION: "arn"}}}
+    assert others(revision(), revision(2, pythonScript=role)) == ["mern:pythonScript"]
 
 
 def test_a_tag_for_one_run_would_win(
