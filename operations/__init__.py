@@ -1,1 +1,1 @@
-"""What CI runs, and a developer can run by hand: `python -m operations --help`."""
+"""What is done around a deployment, in CI and by hand: `python -m operations --help`."""

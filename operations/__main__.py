@@ -1,4 +1,4 @@
-"""What CI runs, and a developer can run by hand: `python -m operations COMMAND STACK`.
+"""What is done around a deployment, in CI and by hand: `python -m operations COMMAND`.
 
 Exit codes: 0 all is well, 1 it is not (the output says why), 2 wrong arguments, 3 the stack has drifted.
 """
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
     """
     parser = argparse.ArgumentParser(prog="python -m operations", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_preview, _up, _check_health, _drift, _comment, _issue, _move):
+    for add in (_preview, _up, _check_health, _drift, _comment, _issue, _move, _rollback):
         add(commands)
     args = parser.parse_args(arguments)
     if getattr(args, "image_tag", None):
@@ -237,7 +237,6 @@ def _run_issue(args: argparse.Namespace, _: OpenStack) -> int:
 
 
 def _move(commands: Commands) -> None:
-    """Add `move` to the commands of `python -m operations`."""
     parser = commands.add_parser(
         "move",
         help="take over the values files of a Helm chart",
@@ -259,6 +258,33 @@ def _run_move(args: argparse.Namespace, _: OpenStack) -> int:
     from operations import move
 
     return move.run(args)
+
+
+# -- rollback -------------------------------------------------------------------------------------
+
+
+def _rollback(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "rollback",
+        help="take a stack back to an earlier revision of its release",
+        description="Take the config of a stack back to what it was at a revision of its release, show the "
+        "preview, and deploy it. Without REVISION: list those that Helm keeps.",
+    )
+    parser.add_argument("revision", type=int, nargs="?", metavar="REVISION", help="as Helm counts them")
+    parser.add_argument("--stack", required=True, help="the stack to take back")
+    parser.add_argument("--yes", action="store_true", help="deploy after the preview without asking")
+    parser.add_argument(
+        "--chart-as-it-is",
+        action="store_true",
+        help="only the values go back, where the chart's files were others",
+    )
+    parser.set_defaults(run=_run_rollback)
+
+
+def _run_rollback(args: argparse.Namespace, open_stack: OpenStack) -> int:
+    from operations import rollback
+
+    return rollback.run(args, open_stack)
 
 
 def _append(file: Path | None, text: str) -> None:

@@ -47,7 +47,7 @@ def move(files: list[Path], stack: str, *, write: bool, replace: bool) -> None:
     if not files:
         raise MoveError("which values file? python -m operations move values-staging.yaml --stack staging")
     target = Path(f"Pulumi.{stack}.yaml")
-    text = _read_stack_file(target)
+    text = read_stack_file(target)
     config = (yaml.safe_load(text) or {}).get("config") or {}
     remarks: list[str] = []
     moved = translate(read(files, remarks), remarks)
@@ -78,7 +78,7 @@ def move(files: list[Path], stack: str, *, write: bool, replace: bool) -> None:
         print(f"\nNothing is written. {checked} Next: the same command with --write")
 
 
-def _read_stack_file(target: Path) -> str:
+def read_stack_file(target: Path) -> str:
     try:
         with target.open(encoding="utf-8", newline="") as file:  # keeps the line endings
             text = file.read()
@@ -139,9 +139,9 @@ def _with_key(text: str, key: str, value: Any) -> str:
         return ""
     for name, below in config.value:
         if name.value == key:
-            return text[: name.start_mark.index] + block(name.start_mark.column) + text[_end(below) :]
+            return text[: name.start_mark.index] + block(name.start_mark.column) + text[end_of(below) :]
     first, last = config.value[0][0], config.value[-1][1]
-    end = _end(last)
+    end = end_of(last)
     indent = first.start_mark.column
     added = f"{' ' * indent}{block(indent)}"
     if text[:end].endswith("\n"):  # after text in lines of its own
@@ -150,11 +150,11 @@ def _with_key(text: str, key: str, value: Any) -> str:
     return f"{text[:end]}{line_end}{added}{text[end:]}"
 
 
-def _end(node: yaml.Node) -> int:
+def end_of(node: yaml.Node) -> int:
     """Where the text of a node ends, without the blank lines and comments after it."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
+        return end_of(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)
 
 

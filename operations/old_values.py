@@ -346,7 +346,7 @@ def _take(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
         or (isinstance(value, Mapping) and not _is_object(schema))
     ):
         return False  # what is in it is taken one by one
-    if _holds_credential(value):
+    if holds_credential(value):
         moved.credentials[".".join(old)] = None
         return True
     if new[-1] == "pullSecrets" and isinstance(value, list):
@@ -410,7 +410,7 @@ def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
     for item, path in entries:
         text = item.get("value", "")
         if set(item) - {"name", "value"}:
-            if _holds_credential(item):
+            if holds_credential(item):
                 moved.credentials[".".join(path)] = None
             else:
                 rest.append(item)
@@ -430,7 +430,7 @@ def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
 def _annotation(moved: Moved, old: Keys, name: str, value: Any) -> None:
     path = (*old, name)
     target = ANNOTATIONS.get(name)
-    if _holds_credential({name: value}):
+    if holds_credential({name: value}):
         moved.credentials[".".join(path)] = None
     elif not _is_text(value) or name in (f"{ALB}listen-ports", f"{ALB}ssl-redirect"):
         moved.unknown[".".join(path)] = "ingress.tls"
@@ -497,12 +497,12 @@ def _is_credential(path: Keys, value: Any) -> bool:
     return bool(named) or bool(SECRET_TEXT.search(str(value)))
 
 
-def _holds_credential(value: Any, path: Keys = ("value",)) -> bool:
+def holds_credential(value: Any, path: Keys = ("value",)) -> bool:
     """Whether one is anywhere inside of what is moved as a whole."""
     if isinstance(value, Mapping):
-        return any(_holds_credential(below, (str(key),)) for key, below in value.items())
+        return any(holds_credential(below, (str(key),)) for key, below in value.items())
     if isinstance(value, list):
-        return any(_holds_credential(below, path) for below in value)
+        return any(holds_credential(below, path) for below in value)
     return _is_credential(path, value)
 
 

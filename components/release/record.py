@@ -91,6 +91,21 @@ def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | No
         raise
 
 
+def history(api: Api, name: str, namespace: str) -> list[Record]:
+    """Every revision of release `name` that Helm still keeps, the newest last.
+
+    Raises: as `newest`.
+    """
+    found = []
+    for revision in sorted(_labels_of_revisions(api, name, namespace)):
+        try:
+            found.append(_decode(api.get(_path(name, namespace, revision))))
+        except ApiError as error:
+            if error.code != 404:  # gone since the list was made
+                raise
+    return found
+
+
 def _labels_of_revisions(
     api: Api, name: str, namespace: str, status: str = ""
 ) -> dict[int, Mapping[str, str]]:
