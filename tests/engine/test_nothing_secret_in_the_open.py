@@ -17,7 +17,7 @@ import pytest
 from lightkube.resources.core_v1 import Namespace, Secret
 from pydantic import SecretStr
 
-from components.release import chart, dry_run, objects, rollout
+from components.release import adoption, chart, drift, dry_run, objects, record, rollout
 from components.release import secret_values as module
 from operations import engine, report
 from settings import Settings
@@ -337,6 +337,73 @@ def test_a_foreign_failure_that_quotes_an_old_credential_is_masked() -> None:
     message = f"Upgrade failed: Invalid value: {json.dumps(OTHER)}, not {json.dumps('old-' + CANARY)}"
     assert module.mask(message, secrets).count("[secret]") == 2
     assert not seen(module.mask(message, secrets))
+
+
+class ByHand:
+    """An API server in which somebody has put the canary into two objects."""
+
+    def __init__(self) -> None:
+        data = {"URI": base64.b64encode(URI.encode()).decode()}
+        self.recorded = [
+            {
+                "kind": "Deployment",
+                "metadata": {"name": "web"},
+                "spec": {"env": [{"name": "A", "value": "1"}]},
+            },
+            {"kind": "Secret", "metadata": {"name": "web"}, "data": {"URI": "b2xk"}},
+        ]
+        self.live: dict[str, Any] = {
+            "deployment": {"spec": {"env": [{"name": "A", "value": URI}]}, "metadata": {"name": "web"}},
+            "secret": {"data": data, "metadata": {"name": "web"}},
+        }
+
+    def collection(self, item: Mapping[str, Any], _: str) -> str:
+        return str(item["kind"]).lower()
+
+    def get(self, path: str) -> Any:
+        kind = path.partition("/")[0]
+        return {"kind": kind.capitalize(), **self.live[kind]}
+
+    def merge_patch(self, path: str, patch: Any, **_: str) -> Any:
+        return patch
+
+
+def test_a_change_by_hand_is_named_without_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake: Any = ByHand()
+
+    def texts(secrets: list[str]) -> str:
+        return "\n".join(drift.find(fake, fake.recorded, "shop", secrets).texts())
+
+    found = texts([URI])
+    assert "Deployment web: spec.env[A].value is [secret], not 1" in found
+    assert "Secret web: data.URI is [secret], not [secret]" in found
+    assert not seen(found)
+    monkeypatch.setattr(drift, "mask", unmasked)
+    assert seen(texts([URI]))
+
+
+def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> None:
+    uri = base64.b64encode(URI.encode()).decode()
+    manifest = f"""
+{{apiVersion: v1, kind: Secret, metadata: {{name: web}}, data: {{URI: {uri}}}, stringData: {{KEY: {MARK}}}}}
+---
+{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{command: {json.dumps(CANARY)}}}}}
+"""
+    old = record.Record(
+        name="web",
+        namespace="shop",
+        revision=1,
+        status="deployed",
+        description="",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values={"password": CANARY, "uri": {"of": URI}},
+        manifest=manifest,
+    )
+    assert set(adoption.secrets_in(old)) == {URI, MARK}
+    notes = "\n".join(adoption.compare(old, [], {}))
+    assert "deleted: Deployment web, Secret web" in notes
+    assert "values given there and not by this stack: password, uri.of" in notes
+    assert not seen(notes)
 
 
 @pytest.mark.parametrize(
