@@ -118,6 +118,10 @@ def _run_drift(args: argparse.Namespace, open_stack: OpenStack) -> int:
         _append(args.summary, report.summary(run, args.stack))
         return 1
     text = report.drift(run, args.stack)
+    if not text and run.not_looked_at:
+        print("whether it has drifted is not known: " + "; ".join(run.not_looked_at), file=sys.stderr)
+        _append(args.summary, report.summary(run, args.stack))
+        return 1
     if args.report:
         args.report.write_text(text)
     _append(args.summary, text or report.no_drift(run, args.stack))

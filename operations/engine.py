@@ -16,6 +16,7 @@ from typing import Any
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 
+from components.release import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
 from components.release.secret_values import mask
 
 PROJECT = Path(__file__).parent.parent
@@ -105,6 +106,11 @@ class Run:
     def drift(self) -> list[str]:
         """What the program found changed in the cluster."""
         return [note for note in self.notes if note.startswith("drift:")]
+
+    @property
+    def not_looked_at(self) -> list[str]:
+        """Why the program could not tell whether the cluster has changed."""
+        return [note for note in self.notes if note.startswith((NOT_CHECKED, NOT_ASKED, NOT_COMPARED))]
 
 
 def secrets_of(stack: auto.Stack) -> list[str]:

@@ -28,6 +28,13 @@ from components.release.secret_values import marked, mask, secrets_of
 
 __all__ = ["Api", "ApiError", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
 
+# How the notes on a cluster that could not be looked at begin.
+NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
+    "what Helm has stored was not checked",
+    "the cluster could not be asked",
+    "not compared with the cluster",
+)
+
 # What `chart.describe` writes, and what is put behind it when Helm's record was not ours.
 OURS = re.compile(
     r"(?P<plain>.+ \(files [0-9a-f]{16}\))(, (replaces|restores) revision \d+|, installed \S+)?"
@@ -136,9 +143,9 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         raise
     except ApiError as error:
         recorded = None
-        notes = [f"what Helm has stored was not checked: {error}"]
+        notes = [f"{NOT_CHECKED}: {error}"]
     except Exception as error:  # no connection, no credentials
-        notes = [f"the cluster could not be asked ({type(error).__name__}): nothing was checked there"]
+        notes = [f"{NOT_ASKED} ({type(error).__name__}): nothing was checked there"]
         return ReleasePlan(
             args=args, api=api, description=plain, objects=rendered, secrets=secrets, notes=notes
         )
@@ -162,7 +169,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
 
 def _not_compared(found: drift.Findings) -> list[str]:
     why = Counter(text.partition(": ")[2] for text in found.unchecked)
-    return [f"not compared with the cluster: {count} objects: {text}" for text, count in why.items()]
+    return [f"{NOT_COMPARED}: {count} objects: {text}" for text, count in why.items()]
 
 
 def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:

@@ -15,6 +15,7 @@ from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent
 
 from operations import engine, report
+from operations.__main__ import main
 from operations.engine import Change, Run
 
 EVENTS = Path(__file__).parent / "events"
@@ -116,6 +117,22 @@ def test_notes_are_told_and_progress_is_not() -> None:
     assert "Helm's record could not be read" in text
     assert "waiting for it" not in text
     assert "callback" not in text
+
+
+@pytest.mark.parametrize(
+    ("note", "code"),
+    [
+        ("images stay as in revision 1", 0),
+        ("the cluster could not be asked (ConnectError): nothing was checked there", 1),
+        ("drift: Deployment web: spec.replicas is 5, not 2", 3),
+    ],
+)
+def test_a_cluster_that_cannot_be_asked_is_neither_drift_nor_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], note: str, code: int
+) -> None:
+    monkeypatch.setattr(engine, "run", lambda *_: Run(command="preview", ok=True, notes=[note]))
+    assert main(["drift", STACK], lambda _: None) == code
+    assert ("is not known: the cluster could not be asked" in capsys.readouterr().err) == (code == 1)
 
 
 def test_drift_is_any_change_and_any_warning_that_says_so() -> None:
