@@ -25,8 +25,8 @@ down: $(VENV)/run ## Stop the sandbox; what it stores is kept
 env: $(VENV)/run ## Print the variables for kubectl, helm and pulumi: eval "$$(make -s env)"
 	@$(RUN) sandbox env
 
-test: $(VENV)/dev ## Run all tests, on a control plane of their own
-	@$(RUN) pytest $(ARGS)
+test: $(VENV)/dev ## Run all tests, on control planes of their own (ARGS=…: of pytest)
+	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: $(VENV)/dev ## Measure what the release component costs; writes docs/bench.md
 	@$(RUN) tests.bench

@@ -14,7 +14,8 @@ from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
 from sandbox.tools import CHECKS, locked, prepare
 
-FOLDER = PROJECT / ".sandbox/test"
+# Each worker of pytest-xdist has a control plane and an engine of its own.
+FOLDER = PROJECT / f".sandbox/test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 
 
 @dataclass(frozen=True, kw_only=True)
