@@ -14,7 +14,7 @@ from pathlib import Path
 import pulumi
 
 from components.release import drift, dry_run, record
-from components.release.api import Api, ApiError, Object
+from components.release.api import Api, Object
 from components.release.drift import Drift
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
@@ -87,13 +87,14 @@ class Rollout:
 
     async def _ask(self, question: Callable[[], str]) -> str:
         """Ask the API server, in a thread, where nothing may be logged. A question that has no answer
-        is a warning: Helm will find out."""
+        is a warning: Helm will find out. In a preview the plan has said so."""
         try:
             return await asyncio.to_thread(question)
         except RefusalError:
             raise
         except Exception as error:
-            pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
+            if not pulumi.runtime.is_dry_run():
+                pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
             return ""
 
     def _refuse_a_taken_name(self) -> str:
@@ -259,10 +260,8 @@ class Watch:
         while True:
             try:
                 text = await asyncio.to_thread(self.look)
-            except ApiError as error:
-                text = f"what it waits for cannot be read: {error}"
             except Exception as error:  # it goes on when the API server does
-                text = f"the API server does not answer ({type(error).__name__})"
+                text = f"what it waits for cannot be read: {_reason(error)}"
             text = mask(text, self.rollout.secrets)
             if text and text != shown:
                 pulumi.log.info(text, self.rollout.component, ephemeral=True)
