@@ -134,14 +134,11 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
                 )
     except ChartError:
         raise
-    except (UnreachableError, ApiError) as error:
-        if isinstance(error, UnreachableError) or error.code >= 500:
+    except Exception as error:
+        if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
             return _unchecked(args, api, plain, rendered, secrets, error)
-        recorded = None
-        notes = [f"what Helm has stored was not checked: {error}"]
-    except (ValueError, KeyError, TypeError) as error:  # it holds something else
-        recorded = None
-        notes = [f"what Helm has stored could not be understood ({type(error).__name__})"]
+        why = error if isinstance(error, ApiError) else type(error).__name__  # a record that is none
+        recorded, notes = None, [f"what Helm has stored was not checked: {why}"]
     if args.dry_run:
         notes += _ask(args, api, rendered, recorded, secrets)
     if not args.show_objects:

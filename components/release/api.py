@@ -126,9 +126,7 @@ class Api:
         body: Object | None = None,
     ) -> Object:
         content = None if body is None else json.dumps(body).encode()
-        response = self._request(
-            method, path, params=dict(query), headers=dict(headers), content=content
-        )
+        response = self._request(method, path, params=dict(query), headers=dict(headers), content=content)
         try:
             answer = response.json()
         except ValueError:

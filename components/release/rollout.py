@@ -6,6 +6,7 @@ gathered while Helm waits, and told when it has given up.
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,9 @@ REPORT_VARIABLE = "RELEASE_REPORT_FILE"
 """Names a file that the failure report is written to as well, for CI."""
 
 LOCKED = "another operation (install/upgrade/rollback) is in progress"
+UNREAD = "Now serving: could not be read"
+# What the provider puts before Helm's own words.
+AROUND = re.compile(r"\A1 error occurred:\s+\* Helm release .* Error: Helm Release \S+: (?=\S)")
 
 
 class RefusalError(Exception):
@@ -183,10 +187,16 @@ class Rollout:
             for workload in unready:
                 lines += _explained(workload)
         else:
-            lines[0] += f". Helm says: {error.strip()}"
-        lines.append(self._serving())
+            lines[0] += f". Helm says: {AROUND.sub('', error.strip())}"
+        serving = self._serving()
+        lines.append(serving)
         if LOCKED in error:
             lines.append("Next: another run deploys this release right now; run again when it has ended.")
+        elif serving.startswith(UNREAD):
+            lines.append(
+                "Next: run `pulumi up` again when the cluster answers. Where Helm was cut off in its work, "
+                "that says how to go on."
+            )
         else:
             lines.append(
                 "Next: mend the cause and run `pulumi up` again; there is nothing to clean up. "
@@ -206,7 +216,7 @@ class Rollout:
                 )
             status = record.status(self.api, self.name, self.namespace)
         except Exception as error:
-            return f"Now serving: could not be read ({_reason(error)})."
+            return f"{UNREAD} ({_reason(error)})."
         if status:
             return f"Now serving: no revision was ever deployed, and Helm calls the newest {status}."
         return "Now serving: nothing; Helm has removed what this first installation had made."
