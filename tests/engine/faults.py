@@ -858,9 +858,10 @@ INTRODUCTION = """\
 # What happens when something goes wrong
 
 Each row is one fault while `pulumi up` deploys a second version over a first one that serves. Each was
-produced for real, on a real API server with the real engine, but for those marked *played*: pods of the sandbox
-run no code, so there a test writes what the kubelet, or a program, would say. In each the first version went on
-serving, with the same pods, unless the `up` got over the fault and replaced them. What is read is shortened.
+produced for real, on a real API server with the real engine, but for those marked *played*: pods of the
+sandbox run no code, so there a test writes what the kubelet, or a program, would say. In each the first
+version went on serving, with the same pods, unless the `up` got over the fault and replaced
+them. What is read is shortened.
 
 Made from the tests by `python -m tests.engine.faults`; the same tests hold it to them.
 
