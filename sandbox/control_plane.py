@@ -111,6 +111,9 @@ class ControlPlane:
         try:
             self._kwokctl(
                 *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
+                # Each is the only one: an election would end it when the API server is gone for a while.
+                *("--extra-args", "kube-controller-manager=leader-elect=false"),
+                *("--extra-args", "kube-scheduler=leader-elect=false"),
                 *binaries,
             )
             self.kubeconfig.chmod(0o600)

@@ -644,7 +644,10 @@ class Releases:
         try:
             self._helm.run(self._cluster, verb, *arguments, values=values)
         except CallError as error:
-            records = self._cluster.records(namespace, name)
+            try:
+                records = self._cluster.records(namespace, name)
+            except Exception:  # what ended Helm is in the way here too
+                raise error from None
             if last + 1 not in records:
                 raise
             if creates:

@@ -19,7 +19,7 @@ import pulumi
 from pulumi_kubernetes.helm.v3 import Release
 
 from components.release import adoption, chart, drift, dry_run, objects, record
-from components.release.api import Api, ApiError
+from components.release.api import Api, ApiError, UnreachableError
 from components.release.chart import ChartError
 from components.release.drift import Drift
 from components.release.record import Record
@@ -31,7 +31,7 @@ __all__ = ["Api", "ApiError", "ChartError", "ChartRelease", "ReleaseArgs", "Rele
 # How the notes on a cluster that could not be looked at begin.
 NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
     "what Helm has stored was not checked",
-    "the cluster could not be asked",
+    "nothing was checked in the cluster",
     "not compared with the cluster",
 )
 
@@ -105,7 +105,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
 
     Raises:
         ChartError: the chart cannot be rendered, its schema refuses the values, or the API server
-            refuses objects; all refusals together.
+            refuses objects; all refusals together. In an `up` also: the cluster cannot be asked.
     """
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
@@ -141,14 +141,11 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
                 )
     except ChartError:
         raise
-    except ApiError as error:
-        recorded = None
-        notes = [f"{NOT_CHECKED}: {error}"]
-    except Exception as error:  # no connection, no credentials
-        notes = [f"{NOT_ASKED} ({type(error).__name__}): nothing was checked there"]
-        return ReleasePlan(
-            args=args, api=api, description=plain, objects=rendered, secrets=secrets, notes=notes
-        )
+    except Exception as error:
+        if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
+            return _unchecked(args, api, plain, rendered, secrets, error)
+        why = error if isinstance(error, ApiError) else type(error).__name__  # a record that is none
+        recorded, notes = None, [f"{NOT_CHECKED}: {why}"]
     if args.dry_run:
         notes += _ask(args, api, rendered, recorded, secrets)
     if not args.show_objects:
@@ -165,6 +162,28 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         drifts=drifts,
         adopts=adopts,
     )
+
+
+def _unchecked(
+    args: ReleaseArgs,
+    api: Api,
+    plain: str,
+    rendered: list[dict[str, Any]],
+    secrets: list[str],
+    error: Exception,
+) -> ReleasePlan:
+    """What a preview shows where the cluster cannot be asked.
+
+    Raises:
+        ChartError: in an `up`, which could not deploy anything.
+    """
+    why = mask(str(error), secrets)
+    if isinstance(error, ApiError):
+        why = f"the API server is in trouble: {why}"
+    if not pulumi.runtime.is_dry_run():
+        raise ChartError(f"{why}.\nNothing was changed. Run `pulumi up` again when that is mended.")
+    notes = [f"{NOT_ASKED}: {why}"]
+    return ReleasePlan(args=args, api=api, description=plain, objects=rendered, secrets=secrets, notes=notes)
 
 
 def _not_compared(found: drift.Findings) -> list[str]:

@@ -12,9 +12,11 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, cast
 
+import httpx2 as httpx
 from lightkube import KubeConfig
 from lightkube.config import client_adapter
 from lightkube.config.kubeconfig import SingleConfig
+from lightkube.core.exceptions import ConfigError
 
 Object = Mapping[str, Any]
 
@@ -30,6 +32,10 @@ class ApiError(Exception):
         super().__init__(self.message or f"HTTP {code}")
 
 
+class UnreachableError(Exception):
+    """The cluster cannot be asked anything now: why, in one line, and what may mend it."""
+
+
 class UnknownKindError(Exception):
     """The API server does not serve this kind of object."""
 
@@ -37,13 +43,14 @@ class UnknownKindError(Exception):
 class Api:
     """The API server of one cluster.
 
-    Every call raises ApiError for an answer that is no success, and any other exception (of httpx or
-    lightkube) where there was no answer.
+    Every call raises ApiError for an answer that is no success, and UnreachableError where there was
+    none: no connection, no credentials, or such as are not accepted.
     """
 
     def __init__(self, kubeconfig: Mapping[str, Any], timeout: float = 10) -> None:
         config = cast(SingleConfig, KubeConfig.from_dict(dict(kubeconfig)).get())
         parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
+        self._timeout = timeout
         self._http = client_adapter.Client(config, parameters)
         self._resources = lru_cache(self._read_resources)
         self._discovery = Lock()
@@ -74,12 +81,12 @@ class Api:
 
     def text(self, path: str, **query: str) -> str:
         """An answer that is no JSON, as a container's log."""
-        response = self._http.request("GET", path, params=query)
+        response = self._request("GET", path, params=query)
         return response.text if response.is_success else ""
 
     def now(self) -> datetime:
         """The time by the API server's own clock."""
-        response = self._http.request("GET", "/version")
+        response = self._request("GET", "/version")
         date = response.headers.get("Date")
         return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
@@ -119,9 +126,7 @@ class Api:
         body: Object | None = None,
     ) -> Object:
         content = None if body is None else json.dumps(body).encode()
-        response = self._http.request(
-            method, path, params=dict(query), headers=dict(headers), content=content
-        )
+        response = self._request(method, path, params=dict(query), headers=dict(headers), content=content)
         try:
             answer = response.json()
         except ValueError:
@@ -130,3 +135,28 @@ class Api:
         if not response.is_success:
             raise ApiError(response.status_code, answer)
         return cast(Object, answer)
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        server = f"the API server at {str(self._http.base_url).rstrip('/')}"
+        try:
+            response = self._http.request(method, path, **more)
+        except httpx.TimeoutException:
+            raise UnreachableError(f"{server} does not answer: waited {self._timeout:g} s") from None
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise UnreachableError(
+                    f"{server} shows a certificate that the kube config does not trust: it is of another "
+                    "cluster, or of one that was made anew"
+                ) from None
+            raise UnreachableError(f"{server} does not answer: {error or type(error).__name__}") from None
+        except (ConfigError, OSError) as error:  # of the program that gives the credentials
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise UnreachableError(
+                f"no credentials for {server}: {': '.join(dict.fromkeys((said[0].rstrip(':'), said[-1])))}"
+            ) from None
+        if response.status_code == 401:
+            raise UnreachableError(
+                f"{server} does not accept the credentials (401 Unauthorized): they have expired, or are of "
+                "another cluster"
+            )
+        return response

@@ -127,7 +127,7 @@ def ask(
                     f"{label}: {mask(text, secrets)}" for text in _reasons(error, item, namespace)
                 ]
         except Exception as error:  # no connection, no credentials
-            opinion.unchecked.append(f"{label}: {type(error).__name__}")
+            opinion.unchecked.append(f"{label}: {mask(str(error) or type(error).__name__, secrets)}")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, (item for item in rendered if not is_hook(item))))

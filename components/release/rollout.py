@@ -6,6 +6,7 @@ gathered while Helm waits, and told when it has given up.
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 import pulumi
 
 from components.release import drift, dry_run, record
-from components.release.api import Api, ApiError, Object
+from components.release.api import Api, Object
 from components.release.drift import Drift
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
@@ -24,6 +25,9 @@ REPORT_VARIABLE = "RELEASE_REPORT_FILE"
 """Names a file that the failure report is written to as well, for CI."""
 
 LOCKED = "another operation (install/upgrade/rollback) is in progress"
+UNREAD = "Now serving: could not be read"
+# What the provider puts before Helm's own words.
+AROUND = re.compile(r"\A1 error occurred:\s+\* Helm release .* Error: Helm Release \S+: (?=\S)")
 
 
 class RefusalError(Exception):
@@ -87,13 +91,14 @@ class Rollout:
 
     async def _ask(self, question: Callable[[], str]) -> str:
         """Ask the API server, in a thread, where nothing may be logged. A question that has no answer
-        is a warning: Helm will find out."""
+        is a warning: Helm will find out. In a preview the plan has said so."""
         try:
             return await asyncio.to_thread(question)
         except RefusalError:
             raise
         except Exception as error:
-            pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
+            if not pulumi.runtime.is_dry_run():
+                pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
             return ""
 
     def _refuse_a_taken_name(self) -> str:
@@ -182,10 +187,16 @@ class Rollout:
             for workload in unready:
                 lines += _explained(workload)
         else:
-            lines[0] += f". Helm says: {error.strip()}"
-        lines.append(self._serving())
+            lines[0] += f". Helm says: {AROUND.sub('', error.strip())}"
+        serving = self._serving()
+        lines.append(serving)
         if LOCKED in error:
             lines.append("Next: another run deploys this release right now; run again when it has ended.")
+        elif serving.startswith(UNREAD):
+            lines.append(
+                "Next: run `pulumi up` again when the cluster answers. Where Helm was cut off in its work, "
+                "that says how to go on."
+            )
         else:
             lines.append(
                 "Next: mend the cause and run `pulumi up` again; there is nothing to clean up. "
@@ -205,7 +216,7 @@ class Rollout:
                 )
             status = record.status(self.api, self.name, self.namespace)
         except Exception as error:
-            return f"Now serving: could not be read ({_reason(error)})."
+            return f"{UNREAD} ({_reason(error)})."
         if status:
             return f"Now serving: no revision was ever deployed, and Helm calls the newest {status}."
         return "Now serving: nothing; Helm has removed what this first installation had made."
@@ -259,10 +270,8 @@ class Watch:
         while True:
             try:
                 text = await asyncio.to_thread(self.look)
-            except ApiError as error:
-                text = f"what it waits for cannot be read: {error}"
             except Exception as error:  # it goes on when the API server does
-                text = f"the API server does not answer ({type(error).__name__})"
+                text = f"what it waits for cannot be read: {_reason(error)}"
             text = mask(text, self.rollout.secrets)
             if text and text != shown:
                 pulumi.log.info(text, self.rollout.component, ephemeral=True)

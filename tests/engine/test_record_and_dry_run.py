@@ -346,7 +346,7 @@ def test_what_cannot_be_checked_is_one_line_and_no_refusal(small: Small) -> None
     small.kubeconfig.write_text(yaml.safe_dump(config))
     preview = project.preview()
     assert preview.ok, preview.output
-    assert notes(preview, "the cluster could not be asked (") and not notes(preview, start)
+    assert notes(preview, "nothing was checked in the cluster: ") and not notes(preview, start)
     small.kubeconfig = project.cluster.kubeconfig
 
     webhook = {

@@ -1,49 +1,29 @@
 """Deployments that wait, fail or are killed, on the real engine: what a user reads, and that it mends."""
 
-import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, ResourceQuota
 
-from components.release.api import Api
-from components.release.record import newest
-from sandbox.engine import PROJECT
-from tests.conftest import FOLDER
 from tests.engine.conftest import Project
-
-NOWHERE = {"nodeSelector": {"no": "node"}}
-TOO_BIG = {"resources": {"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}}
-FITTING = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
-
-
-def api(project: Project) -> Api:
-    return Api(yaml.safe_load(project.cluster.kubeconfig.read_text()))
-
-
-def status(project: Project) -> str:
-    found = newest(api(project), "mern", project.namespace)
-    return f"{found.revision} {found.status}" if found else ""
-
-
-def until(condition: Callable[[], Any], seconds: float = 40) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.02)
+from tests.engine.faults import (
+    CRASHED,
+    FITTING,
+    NOWHERE,
+    RUNNING,
+    TOO_BIG,
+    killed_up,
+    kubelet,
+    status,
+    unlock,
+    until,
+    waiting,
+)
 
 
 def make_namespace(project: Project, **labels: str) -> None:
@@ -63,76 +43,6 @@ def progress(output: str) -> list[str]:
 
 
 # -- progress and failure reports -----------------------------------------------------------------
-
-
-def waiting(reason: str, message: str) -> dict[str, Any]:
-    return {"state": {"waiting": {"reason": reason, "message": message}}}
-
-
-RUNNING = {"state": {"running": {}}, "started": True}
-CRASHED = {
-    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
-    "restartCount": 3,
-}
-
-Told = tuple[dict[str, Any], str, str]
-"""A container's status, and the reason and message of an event."""
-
-
-@contextmanager
-def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
-    """Plays the kubelet for pods that no node takes: gives each pod of a container one of the states.
-
-    They are bound to a node that is none, so that neither kwok nor the scheduler cares for them, once
-    that has said that it found none.
-    """
-    server, stop = api(project), threading.Event()
-    pods = f"/api/v1/namespaces/{project.namespace}/pods"
-
-    def give(pod: Mapping[str, Any], container: str, state: Told) -> None:
-        name = pod["metadata"]["name"]
-        status, reason, message = state
-        server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "nowhere"}})
-        base = {
-            "name": container,
-            "image": "example.com/it:2",
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-        }
-        ended = status.get("state", {}).get("terminated")
-        phase = "Failed" if ended else "Running" if "running" in status.get("state", {}) else "Pending"
-        server.merge_patch(
-            f"{pods}/{name}/status", {"status": {"phase": phase, "containerStatuses": [base | status]}}
-        )
-        if reason:
-            event = {
-                "metadata": {"generateName": "kubelet-"},
-                "involvedObject": {"kind": "Pod", "name": name, "namespace": project.namespace},
-                "type": "Warning",
-                "reason": reason,
-                "message": message,
-                "lastTimestamp": server.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-            server.create(f"/api/v1/namespaces/{project.namespace}/events", event)
-
-    def work() -> None:
-        left = {container: list(states) for container, states in told.items()}
-        while not stop.wait(0.1):
-            for pod in server.items(pods):
-                container = pod["spec"]["containers"][0]["name"].replace("-", "_")
-                given_up = "PodScheduled" in str(pod["status"].get("conditions"))
-                if given_up and not pod["spec"].get("nodeName") and left.get(container):
-                    give(dict(pod), pod["spec"]["containers"][0]["name"], left[container].pop())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_failed_first_installation_names_every_cause_and_leaves_nothing(
@@ -231,18 +141,6 @@ def test_a_failed_upgrade_shows_what_it_waits_for_and_says_what_serves(project: 
     assert project.up().changes == set()
 
 
-def test_pods_that_the_namespace_refuses_are_told_with_the_rule(project: Project) -> None:
-    make_namespace(project, **{"pod-security.kubernetes.io/enforce": "restricted"})
-    project.configure(release={"timeout": 3}, values={"podSecurity": "baseline"})
-    run = project.up()
-    assert not run.ok
-    assert "waiting for mern-client 0/2 ready, pods are refused; mern-server 0/2 ready, pods are refused" in (
-        run.output
-    )
-    assert re.search(r'pods are refused: pods "mern-client-.*violates PodSecurity "restricted', run.output)
-    assert "the namespace enforces a stricter Pod Security Standard than the pods keep" in run.output
-
-
 def test_a_run_after_the_deployment_that_fails_is_explained(project: Project) -> None:
     project.configure(
         release={"timeout": 8},
@@ -259,89 +157,6 @@ def test_a_run_after_the_deployment_that_fails_is_explained(project: Project) ->
 
 
 # -- runs that were killed ------------------------------------------------------------------------
-
-UP = """
-import json, sys
-from pathlib import Path
-from sandbox.engine import Engine
-folder, project, stack, secrets = sys.argv[1:]
-engine = Engine(folder=Path(folder), tools=Path(folder) / "bin", project=Path(project))
-engine.stack(stack, json.loads(secrets)).up(on_output=print)
-"""
-
-
-def family(pid: int) -> list[int]:
-    """The process and all that it started, itself first."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for each in found:
-        found += children.get(each, [])
-    return found
-
-
-def killed_up(project: Project, when: str) -> None:
-    """Run `up` in processes of its own, and kill them all when the record has status `when`."""
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc to find what the engine has started")
-    command = [sys.executable, "-c", UP, str(FOLDER), str(project.folder), project.stack]
-    log = project.folder / "killed.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, json.dumps(project.secrets)],
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        until(lambda: status(project) == when or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-    finally:
-        for pid in family(process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-    assert status(project) == when
-
-
-def unlock(project: Project, revision: int) -> None:
-    project.configure(release={"unlockRevision": revision})
-
-
-def test_an_upgrade_that_was_killed_is_recognised_and_mended(project: Project) -> None:
-    assert project.up().ok
-    project.configure(values={"mernServer": TOO_BIG})
-    killed_up(project, "2 pending-upgrade")
-
-    preview = project.preview()
-    assert preview.ok, preview.output
-    command = f"pulumi config set --path 'mern:release.unlockRevision' 2 --stack {project.stack}"
-    said = r"revision 2 of release mern has been pending-upgrade for \d+ s: a run is at work on it, or was"
-    assert re.search(said, preview.output)
-    assert re.search(r"run `pulumi up` again in \d+ s, or at once after\n", preview.output)
-    assert command in preview.output
-
-    unlock(project, 1)
-    refused = project.up()
-    assert not refused.ok
-    assert re.search(said, refused.output)
-    assert command in refused.output
-    assert "Traceback" not in refused.output
-    assert status(project) == "2 pending-upgrade"
-    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
-
-    unlock(project, 2)
-    project.configure(values={"mernServer": {**FITTING, "replicas": 3}})
-    assert "its run was killed. `pulumi up` marks it failed and goes on." in project.preview().output
-    run = project.up()
-    assert run.ok, run.output
-    assert "revision 2 was left pending-upgrade by a run that was killed: marked failed" in run.output
-    assert status(project) == "3 deployed"
-    assert project.get(Deployment, "mern-server").status.availableReplicas == 3
-    assert project.up().changes == set()
 
 
 def test_a_first_installation_that_was_killed_is_mended_and_goes_on(project: Project) -> None:
@@ -364,22 +179,6 @@ def test_a_first_installation_that_was_killed_is_mended_and_goes_on(project: Pro
     assert again.ok, again.output
     assert again.changes == set()
     assert "pending" not in again.output
-
-
-def test_a_rollback_that_was_killed_is_mended_by_its_age_alone(project: Project) -> None:
-    assert project.up().ok
-    project.configure(release={"timeout": 5}, values={"mernServer": TOO_BIG})
-    killed_up(project, "3 pending-rollback")
-    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
-    found = newest(api(project), "mern", project.namespace)
-    assert found
-    until(lambda: found.surely_dead(api(project).now(), 5))
-    assert "3 of release mern has been pending-rollback" in project.preview().output
-    project.configure(values={"mernServer": FITTING})
-    run = project.up()
-    assert run.ok, run.output
-    assert status(project) == "4 deployed"
-    assert project.up().changes == set()
 
 
 # -- what others did ------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ from sandbox.engine import PROJECT, Engine
 from tests import github_api
 from tests.conftest import FOLDER
 from tests.engine.conftest import Project
+from tests.engine.faults import FITTING, TOO_BIG, family, status, until
 from tests.engine.operations_in_sandbox import VARIABLE
 from tests.engine.test_nothing_secret_in_the_open import PARTS, seen
-from tests.engine.test_rollout import FITTING, TOO_BIG, family, status, until
 from tests.github_api import FakeGitHub
 from tests.workflow import Runner, load
 

@@ -1,0 +1,907 @@
+"""Faults of a deployment, produced for real; docs/faults.md is made from what a user then reads.
+
+`python -m tests.engine.faults` writes the file anew.
+"""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import certifi
+import pytest
+import yaml
+from lightkube.resources.admissionregistration_v1 import (
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+    ValidatingWebhookConfiguration,
+)
+from lightkube.resources.core_v1 import Namespace, Node, Pod, ResourceQuota, ServiceAccount
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
+
+from components.release.api import Api, ApiError
+from components.release.record import newest
+from sandbox.engine import PROJECT, Engine
+from tests.conftest import FOLDER
+from tests.engine.conftest import Project, Run
+
+DOC = PROJECT / "docs/faults.md"
+WRITE = "WRITE_FAULTS"
+"""A variable; when set, the tests write the file."""
+
+NOWHERE = {"nodeSelector": {"no": "node"}}
+TOO_BIG = {"resources": {"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}}
+FITTING = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
+
+# -- means ----------------------------------------------------------------------------------------
+
+
+def api(project: Project) -> Api:
+    return Api(yaml.safe_load(project.cluster.kubeconfig.read_text()))
+
+
+def status(project: Project) -> str:
+    found = newest(api(project), "mern", project.namespace)
+    return f"{found.revision} {found.status}" if found else ""
+
+
+def until(condition: Callable[[], Any], seconds: float = 40) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.02)
+
+
+def unlock(project: Project, revision: int) -> None:
+    project.configure(release={"unlockRevision": revision})
+
+
+@contextmanager
+def configured(project: Project, **changes: Any) -> Iterator[None]:
+    """With other keys of the config, for a while."""
+    before = project.config_file.read_text()
+    project.configure(**changes)
+    try:
+        yield
+    finally:
+        project.config_file.write_text(before)
+
+
+@contextmanager
+def having(project: Project, kind: Any, spec: dict[str, Any]) -> Iterator[None]:
+    """With an object of the cluster, for a while."""
+    client = project.cluster.client
+    made = client.create(kind.from_dict(spec))
+    try:
+        yield
+    finally:
+        client.delete(kind, made.metadata.name, namespace=made.metadata.namespace)
+
+
+# -- pods that run nothing, and what a kubelet would say of them ------------------------------------
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+RUNNING = {"state": {"running": {}}, "started": True}
+CRASHED = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    "restartCount": 3,
+}
+
+Told = tuple[dict[str, Any], str, str]
+"""A container's status, and the reason and message of an event."""
+
+
+@contextmanager
+def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
+    """Plays the kubelet for pods that no node takes: gives each pod of a container one of the states.
+
+    They are bound to a node that is none, so that neither kwok nor the scheduler cares for them, once
+    that has said that it found none.
+    """
+    server, stop = api(project), threading.Event()
+    pods = f"/api/v1/namespaces/{project.namespace}/pods"
+
+    def give(pod: Mapping[str, Any], container: str, state: Told) -> None:
+        name = pod["metadata"]["name"]
+        status, reason, message = state
+        server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "nowhere"}})
+        base = {
+            "name": container,
+            "image": "example.com/it:2",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+        }
+        ended = status.get("state", {}).get("terminated")
+        phase = "Failed" if ended else "Running" if "running" in status.get("state", {}) else "Pending"
+        server.merge_patch(
+            f"{pods}/{name}/status", {"status": {"phase": phase, "containerStatuses": [base | status]}}
+        )
+        if reason:
+            event = {
+                "metadata": {"generateName": "kubelet-"},
+                "involvedObject": {"kind": "Pod", "name": name, "namespace": project.namespace},
+                "type": "Warning",
+                "reason": reason,
+                "message": message,
+                "lastTimestamp": server.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+            server.create(f"/api/v1/namespaces/{project.namespace}/events", event)
+
+    def work() -> None:
+        left = {container: list(states) for container, states in told.items()}
+        while not stop.wait(0.1):
+            for pod in server.items(pods):
+                container = pod["spec"]["containers"][0]["name"].replace("-", "_")
+                given_up = "PodScheduled" in str(pod["status"].get("conditions"))
+                if given_up and not pod["spec"].get("nodeName") and left.get(container):
+                    give(dict(pod), pod["spec"]["containers"][0]["name"], left[container].pop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+# -- engines that are killed ----------------------------------------------------------------------
+
+UP = """
+import importlib, json, sys, time
+from pathlib import Path
+from sandbox.engine import Engine
+folder, project, stack, at, flag = sys.argv[1:]
+if at:
+    module, _, names = at.partition(":")
+    owner = importlib.import_module(module)
+    *path, name = names.split(".")
+    for each in path:
+        owner = getattr(owner, each)
+    setattr(owner, name, lambda *_, **__: (Path(flag).touch(), time.sleep(600)))
+engine = Engine(folder=Path(folder), tools=Path(folder) / "bin", project=Path(project))
+engine.stack(stack, json.loads(sys.stdin.read())).up(on_output=print, on_error=print, color="never")
+"""
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that it started, itself first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+@contextmanager
+def other_up(project: Project, at: str = "", before: tuple[str, ...] = ()) -> Iterator[Any]:
+    """An `up` in processes of its own, all killed in the end.
+
+    Args:
+        project: what it deploys.
+        at: a function, as `module:name`, at which it stops, if it gets there.
+        before: a command that starts it.
+    """
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc to find what the engine has started")
+    log, flag = project.folder / "other.log", project.folder / "reached"
+    flag.unlink(missing_ok=True)
+    command = [sys.executable, "-c", UP, str(FOLDER), str(project.folder), project.stack, at, str(flag)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*before, *command],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
+    assert process.stdin
+    process.stdin.write(json.dumps(project.secrets))
+    process.stdin.close()
+    try:
+        if at:
+            until(lambda: flag.exists() or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        for pid in family(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def killed_up(project: Project, when: str) -> None:
+    """Kill an `up` when the record has status `when`."""
+    with other_up(project) as process:
+        until(lambda: status(project).endswith(when) or process.poll() is not None)
+        assert process.poll() is None, (project.folder / "other.log").read_text()
+    assert status(project).endswith(when)
+
+
+# -- parts of the control plane ---------------------------------------------------------------------
+
+
+@contextmanager
+def without(project: Project, program: str) -> Iterator[None]:
+    """With a program of the control plane killed; it is started again as it was."""
+    plane = project.cluster.control_plane
+
+    def command_of(pid: int) -> list[str]:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+
+    pid, command = next(
+        (pid, found) for pid in plane.processes() if (found := command_of(pid))[0].endswith(f"/{program}")
+    )
+    folder = Path(f"/proc/{pid}/cwd").readlink()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: pid not in plane.processes())
+    try:
+        yield
+    finally:
+        quiet = subprocess.DEVNULL
+        subprocess.Popen(command, cwd=folder, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        until(lambda: answers(project))
+
+
+def answers(project: Project) -> bool:
+    try:
+        return bool(api(project).text("/readyz") == "ok")
+    except Exception:
+        return False
+
+
+@contextmanager
+def kubeconfig(project: Project, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """With another kube config: that of the tests' cluster, changed."""
+    config = yaml.safe_load(project.cluster.kubeconfig.read_text())
+    change(config)
+    file = project.folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    with configured(project, cluster={"kubeconfig": str(file)}):
+        yield
+
+
+@contextmanager
+def somebody(project: Project, rules: list[dict[str, Any]]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A service account with rights: what puts its token into a kube config."""
+    name, namespace = f"somebody-{project.namespace}", project.namespace
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    meta = {"metadata": {"name": name}}
+    with ExitStack() as stack:
+        account = {"metadata": {"name": name, "namespace": namespace}}
+        stack.enter_context(having(project, ServiceAccount, account))
+        stack.enter_context(having(project, ClusterRole, {**meta, "rules": rules}))
+        stack.enter_context(
+            having(project, ClusterRoleBinding, {**meta, "subjects": [subject], "roleRef": role})
+        )
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        token = api(project).create(path, {"spec": {}})["status"]["token"]
+        yield lambda config: as_user(config, {"token": token})
+
+
+def as_user(config: dict[str, Any], user: dict[str, Any]) -> None:
+    config["users"] = [{"name": each["name"], "user": user} for each in config["users"]]
+
+
+@contextmanager
+def clock_off(hours: int) -> Iterator[None]:
+    """With a laptop whose clock is wrong, for all code of the component."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("components.release") and hasattr(module, "datetime"):
+                stack.enter_context(mock.patch.object(module, "datetime", Wrong))
+        yield
+
+
+# -- the faults -------------------------------------------------------------------------------------
+
+Up = Callable[[], Run]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that goes wrong in an `up` of a second version, while the first one serves."""
+
+    name: str
+    says: tuple[str, ...]
+    """Patterns of the lines in which the user reads the cause."""
+    mend: str
+    """What to do then."""
+    then: str
+    """What the next `up` does."""
+    produce: Callable[[Project], AbstractContextManager[Up | None]]
+    """The fault is there inside of it, and mended after it; gives the `up` where it is a special one."""
+    fails: bool = True
+    """The `up` fails; else it gets over it."""
+    old_serves: bool = True
+    """The first version still serves after it."""
+    played: bool = False
+    """The tests write what Kubernetes or another program would say."""
+    timeout: int = 4
+    part: str = "mernServer"
+    """Of what there is a new version: of the script, which nothing waits for, where Helm never starts."""
+
+    all: ClassVar[list["Fault"]] = []
+
+
+def fault(
+    name: str, *says: str, mend: str, then: str = "deploys it", **more: Any
+) -> Callable[[Callable[[Project], Iterator[Up | None]]], None]:
+    """Put the generator that produces a fault, and mends it, into the list."""
+
+    def enlist(produce: Callable[[Project], Iterator[Up | None]]) -> None:
+        Fault.all.append(
+            Fault(name=name, says=says, mend=mend, then=then, produce=contextmanager(produce), **more)
+        )
+
+    return enlist
+
+
+# What cannot be asked
+
+REACHED = r"error: the API server at https://127.0.0.1:\d+ "
+
+
+@fault(
+    "the API server is gone",
+    REACHED + r"does not answer: \[Errno 111\] Connection refused\.",
+    mend="wait, or start it",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    with without(project, "kube-apiserver"):
+        yield
+
+
+@fault(
+    "the API server is gone for a while, in the midst of the rollout",
+    r"what it waits for cannot be read: the API server at https://127.0.0.1:\d+ does not answer",
+    mend="nothing",
+    then="changes nothing",
+    fails=False,
+    old_serves=False,
+    timeout=30,
+)
+def _(project: Project) -> Iterator[None]:
+    known = {pod.metadata.uid for pod in project.list(Pod)}
+    client = project.cluster.client
+    nodes = [node.metadata.name for node in client.list(Node)]
+
+    def cordon(on: bool) -> None:
+        for node in nodes:
+            client.patch(Node, node, {"spec": {"unschedulable": on}})
+
+    def work() -> None:
+        until(lambda: {pod.metadata.uid for pod in project.list(Pod)} - known)
+        time.sleep(1)  # till Helm waits
+        with without(project, "kube-apiserver"):
+            time.sleep(2)
+        cordon(False)
+
+    cordon(True)  # nothing is ready before that
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+@fault(
+    "etcd is gone",
+    REACHED + r"does not answer: waited \d+ s\.",
+    mend="wait, or start it",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    # A user waits for ten seconds.
+    with without(project, "etcd"), mock.patch.object(Api.__init__, "__defaults__", (2,)):
+        yield
+
+
+@fault(
+    "the credentials of the kube config have expired",
+    REACHED + r"does not accept the credentials \(401 Unauthorized\): they have expired",
+    mend="sign in again, or renew the kube config",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    with somebody(project, []) as sign_in, ExitStack() as stack:
+        stack.enter_context(kubeconfig(project, sign_in))
+        # A deleted account ends its tokens, as time does.
+        project.cluster.client.delete(
+            ServiceAccount, f"somebody-{project.namespace}", namespace=project.namespace
+        )
+        until(lambda: refuses(project))
+        project.cluster.client.create(
+            ServiceAccount.from_dict(
+                {"metadata": {"name": f"somebody-{project.namespace}", "namespace": project.namespace}}
+            )
+        )
+        yield
+
+
+def refuses(project: Project) -> bool:
+    try:
+        Api(yaml.safe_load((project.folder / "kubeconfig").read_text())).get("/api/v1/namespaces/default")
+    except Exception as error:
+        return "401" in str(error)
+    return False
+
+
+@fault(
+    "the session of `aws` has expired",
+    r"error: no credentials for the API server at https://127.0.0.1:\d+: Exec \S+ returned 255: Error "
+    "loading SSO Token: Token for mern has expired and refresh failed",
+    mend="`aws sso login`",
+    played=True,
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    program = project.folder / "aws"
+    said = "Error loading SSO Token: Token for mern has expired and refresh failed"
+    program.write_text(f"#!/bin/sh\necho >&2\necho '{said}' >&2\nexit 255\n")
+    program.chmod(0o755)
+    exec_ = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": str(program),
+        "args": ["eks", "get-token"],
+        "interactiveMode": "Never",
+    }
+    with kubeconfig(project, lambda config: as_user(config, {"exec": exec_})):
+        yield
+
+
+@fault(
+    "the cluster was made anew, the kube config is of the old one",
+    REACHED + "shows a certificate that the kube config does not trust",
+    mend="renew the kube config",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    other = re.search(
+        "-----BEGIN.*?-----END CERTIFICATE-----\n", Path(certifi.where()).read_text(), re.DOTALL
+    )
+    assert other
+
+    def distrust(config: dict[str, Any]) -> None:
+        for each in config["clusters"]:
+            each["cluster"].pop("certificate-authority", None)
+            each["cluster"]["certificate-authority-data"] = base64.b64encode(other[0].encode()).decode()
+
+    with kubeconfig(project, distrust):
+        yield
+
+
+@fault(
+    "the passphrase of the stack is wrong",
+    "error: .*incorrect passphrase",
+    mend="set the right `PULUMI_CONFIG_PASSPHRASE`",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    file = FOLDER / "passphrase"
+    right = file.read_text()
+    file.write_text("wrong")
+    try:
+        yield
+    finally:
+        file.write_text(right)
+
+
+@fault(
+    "another `up` of the stack is at work",
+    r"error: the stack is currently locked by 1 lock\(s\)",
+    mend="wait until it has ended",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    with other_up(project, "components.release:plan_release"):
+        yield
+
+
+@fault(
+    "the disk with the state is full",
+    "error: ",
+    "no space left on device",
+    mend="make room",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[Up]:
+    script = (
+        'mkdir -p "$2" && cp -a "$1/." "$2" && mount -t tmpfs -o size=64m none "$1" && cp -a "$2/." "$1" || '
+        'exit 99; cat /dev/zero > "$1/filler" 2>/dev/null; shift 2; exec "$@"'
+    )
+    folders = str(FOLDER / "state"), str(project.folder / "state")
+    inside = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *folders)
+
+    def up() -> Run:
+        with other_up(project, before=inside) as process:
+            code = process.wait(60)
+        if code == 99:
+            pytest.skip("may not mount a small file system")
+        output = (project.folder / "other.log").read_text()
+        said = output.partition("Traceback")[0]  # that is of the script above, not of Pulumi
+        return Run(ok=code == 0, output=said, operations={})
+
+    yield up
+
+
+# What is refused
+
+
+@fault(
+    "the credentials may not change Deployments",
+    r"error: release mern in namespace \S+ was not deployed\. Helm says: .* is forbidden: User .* cannot",
+    mend="give them the right",
+)
+def _(project: Project) -> Iterator[None]:
+    rules = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["*"], "verbs": ["*"]},
+    ]
+    with somebody(project, rules) as sign_in, kubeconfig(project, sign_in):
+        yield
+
+
+def said_to_a_try(project: Project) -> str:
+    """What the API server says to a change of the server's Deployment."""
+    path = f"/apis/apps/v1/namespaces/{project.namespace}/deployments/mern-server"
+    try:
+        api(project).merge_patch(path, {"metadata": {"annotations": {"try": "it"}}}, dryRun="All")
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+@fault(
+    "an admission policy refuses an object",
+    r"error: the API server refuses 1 object of release",
+    r"Deployment mern-server: .* denied request: not on a Friday",
+    mend="do what it says",
+)
+def _(project: Project) -> Iterator[None]:
+    name = project.namespace
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"]}
+    rules = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{**rule, "resources": ["deployments"]}]},
+        "validations": [{"expression": "false", "message": "not on a Friday"}],
+    }
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": name}}
+    bound = {
+        "policyName": name,
+        "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": selector},
+    }
+    meta = {"metadata": {"name": name}}
+    with (
+        having(project, ValidatingAdmissionPolicy, {**meta, "spec": rules}),
+        having(project, ValidatingAdmissionPolicyBinding, {**meta, "spec": bound}),
+    ):
+        until(lambda: "not on a Friday" in said_to_a_try(project))
+        yield
+
+
+@fault(
+    "the namespace enforces a stricter Pod Security Standard",
+    'pods are refused: pods "mern-server-.*violates PodSecurity "restricted',
+    mend="keep to it, or relax it",
+)
+def _(project: Project) -> Iterator[None]:
+    label = "pod-security.kubernetes.io/enforce"
+
+    def enforce(level: str | None) -> None:
+        project.cluster.client.patch(Namespace, project.namespace, {"metadata": {"labels": {label: level}}})
+
+    enforce("restricted")
+    try:
+        with configured(project, values={"podSecurity": "baseline"}):
+            yield
+    finally:
+        enforce(None)
+
+
+@fault(
+    "the namespace's quota is used up",
+    "Deployment mern-server: 0 of 1 ready",
+    r"pods are refused: pods .*exceeded quota: few, requested: pods=1, used: pods=\d+, limited: pods=\d+",
+    mend="ask for less, or raise it",
+)
+def _(project: Project) -> Iterator[None]:
+    meta = {"name": "few", "namespace": project.namespace}
+    count = str(len(project.list(Pod)))
+    with having(project, ResourceQuota, {"metadata": meta, "spec": {"hard": {"pods": count}}}):
+        until(lambda: (project.get(ResourceQuota, "few").status or mock.Mock(used=None)).used)
+        yield
+
+
+@fault(
+    "an admission webhook does not answer",
+    r"not checked by the API server: 1 of 13 objects: .*failed calling webhook",
+    r"error: release mern in namespace \S+ was not deployed\. Helm says: .*failed calling webhook",
+    mend="start it, or take its configuration away",
+)
+def _(project: Project) -> Iterator[None]:
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]}
+    hook = {
+        "name": "dead.example.org",
+        "clientConfig": {"service": {"name": "dead", "namespace": project.namespace}},
+        "rules": [rule],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": project.namespace}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 2,
+    }
+    dead = {"metadata": {"name": project.namespace}, "webhooks": [hook]}
+    with having(project, ValidatingWebhookConfiguration, dead):
+        until(lambda: "failed calling webhook" in said_to_a_try(project))
+        yield
+
+
+@fault(
+    "the cluster's own storage is full",
+    r"error: release mern in namespace \S+ was not deployed\. Helm says: .*database space exceeded",
+    mend="make room in etcd and disarm its alarm",
+)
+def _(project: Project) -> Iterator[None]:
+    alarm(project, "ACTIVATE")
+    try:
+        yield
+    finally:
+        alarm(project, "DEACTIVATE")
+
+
+def alarm(project: Project, action: str) -> None:
+    """Have etcd give, or end, the alarm that its disk is full."""
+    for pid in project.cluster.control_plane.processes():
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        if found := re.search(r"--etcd-servers=([^\0]+)", command):
+            body = json.dumps({"action": action, "alarm": "NOSPACE"}).encode()
+            with urllib.request.urlopen(f"{found[1]}/v3/maintenance/alarm", body) as answer:
+                assert answer.status == 200
+
+
+# What does not become ready
+
+
+@fault(
+    "the image is missing",
+    "Deployment mern-server: 0 of 1 ready",
+    "1 pod cannot pull the image: ImagePullBackOff example.com/it:2; Failed: Failed to pull image",
+    mend="push it, or set the right tag",
+    played=True,
+)
+def _(project: Project) -> Iterator[None]:
+    states = [(waiting("ImagePullBackOff", "back-off"), "Failed", 'Failed to pull image "it:2": not found')]
+    with configured(project, values={"mernServer": NOWHERE}), kubelet(project, server=states):
+        yield
+
+
+@fault(
+    "the new version crashes",
+    "Deployment mern-server: 0 of 1 ready",
+    "1 pod crashing: container server ended with exit code 137, restarted 3 times; OOMKilled",
+    mend="mend it; its last log lines stand below",
+    played=True,
+)
+def _(project: Project) -> Iterator[None]:
+    states = [(CRASHED, "BackOff", "Back-off restarting failed container")]
+    with configured(project, values={"mernServer": NOWHERE}), kubelet(project, server=states):
+        yield
+
+
+@fault(
+    "a node is gone, and the others are full",
+    "Deployment mern-server: 0 of 1 ready",
+    r"1 pod cannot be scheduled: 0/1 nodes are available: 1 Insufficient cpu",
+    mend="ask for less, or add nodes",
+)
+def _(project: Project) -> Iterator[None]:
+    client = project.cluster.client
+    of_server = {p.spec.nodeName for p in project.list(Pod) if p.metadata.name.startswith("mern-server-")}
+    node = next(each for each in client.list(Node) if each.metadata.name not in of_server)
+    spec = node.to_dict()
+    spec["metadata"] = {key: spec["metadata"][key] for key in ("name", "labels", "annotations")}
+    client.delete(Node, node.metadata.name)
+    big = {"resources": {"requests": {"cpu": "31950m"}, "limits": {"cpu": "32"}}}
+    try:
+        with configured(project, values={"mernServer": big}):
+            yield
+    finally:
+        client.create(Node.from_dict(spec))
+
+
+# What is killed
+
+LEFT = (
+    r"error: revision \d+ of release mern has been {} for \d+ s: a run is at work on it, or was killed in "
+    "the midst of it"
+)
+
+
+@fault(
+    "`up` is killed before it has asked anything",
+    r"error: the stack is currently locked by 1 lock\(s\)",
+    mend="`pulumi cancel`",
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    with other_up(project, "components.release:plan_release"):
+        pass
+    # The sandbox itself takes away the lock of a process that is gone; `pulumi up` does not.
+    with mock.patch.object(Engine, "_break_stale_lock"):
+        yield
+        project.open().cancel()
+
+
+@fault(
+    "`up` is killed just before Helm starts",
+    mend="nothing",
+    fails=False,
+    old_serves=False,
+    timeout=30,
+)
+def _(project: Project) -> Iterator[None]:
+    with other_up(project, "components.release.rollout:Rollout._begin"):
+        pass
+    yield
+
+
+@fault(
+    "`up` is killed while Helm waits",
+    LEFT.format("pending-upgrade"),
+    r"pulumi config set --path 'mern:release.unlockRevision' \d+ --stack",
+    mend="wait for twice `mern:release.timeout`, or run the command",
+    then="marks that revision failed, and deploys it",
+    timeout=30,
+)
+def _(project: Project) -> Iterator[None]:
+    with configured(project, values={"mernServer": TOO_BIG}):
+        killed_up(project, "pending-upgrade")
+    revision = int(status(project).split()[0])
+    unlock(project, revision - 1)  # that is of an earlier time
+    yield
+    unlock(project, revision)
+    assert "its run was killed. `pulumi up` marks it failed and goes on." in project.preview().output
+
+
+@fault(
+    "`up` is killed while Helm rolls back, and the clock of who comes next is an hour slow",
+    r"revision \d+ was left pending-rollback by a run that was killed: marked failed, and this deployment",
+    mend="nothing, after twice `mern:release.timeout`",
+    then="changes nothing",
+    fails=False,
+    old_serves=False,
+    timeout=5,
+)
+def _(project: Project) -> Iterator[None]:
+    with configured(project, values={"mernServer": TOO_BIG}):
+        killed_up(project, "pending-rollback")
+    found = newest(api(project), "mern", project.namespace)
+    assert found
+    until(lambda: found.surely_dead(api(project).now(), 5))
+    with clock_off(-1):
+        yield
+
+
+@fault(
+    "`up` is killed after Helm, before the state is written",
+    mend="nothing",
+    fails=False,
+    old_serves=False,
+    timeout=30,
+)
+def _(project: Project) -> Iterator[None]:
+    with other_up(project, "components.release.rollout:Rollout._after"):
+        pass
+    yield
+
+
+@fault(
+    "somebody's `helm upgrade` is at work, and the laptop's clock is an hour fast",
+    LEFT.format("pending-upgrade"),
+    mend="wait until it has ended",
+    then="replaces that revision",
+    timeout=30,
+)
+def _(project: Project) -> Iterator[None]:
+    command = ["helm", "upgrade", "mern", str(project.folder / "chart"), "--namespace", project.namespace]
+    command += ["--reuse-values", "--wait", "--timeout", "60s"]
+    command += ["--set", "mernServer.resources.requests.cpu=9000,mernServer.resources.limits.cpu=9000"]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=project.cluster.env, stdout=quiet, stderr=quiet)
+    try:
+        until(lambda: status(project).endswith("pending-upgrade"))
+        with clock_off(1):
+            yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+# -- the table --------------------------------------------------------------------------------------
+
+INTRODUCTION = """\
+# What happens when something goes wrong
+
+Each row is one fault while `pulumi up` deploys a second version over a first one that serves. Each was
+produced for real, on a real API server with the real engine, but for those marked *played*: pods of the
+sandbox run no code, so there a test writes what the kubelet, or a program, would say. In each the first
+version went on serving, with the same pods, unless the `up` got over the fault and replaced
+them. What is read is shortened.
+
+Made from the tests by `python -m tests.engine.faults`; the same tests hold it to them.
+
+| fault | what is read | what to do | the next `up` |
+| --- | --- | --- | --- |
+"""
+
+
+def row(fault: Fault, said: list[str], project: Project) -> str:
+    """The row of docs/faults.md."""
+    texts = "<br>".join(f"`` {shortened(line, project)} ``" for line in said) or "nothing"
+    played = " *(played)*" if fault.played else ""
+    return f"| {fault.name}{played} | {texts} | {fault.mend} | {fault.then} |\n"
+
+
+def shortened(line: str, project: Project) -> str:
+    """A line of output without what differs in each run."""
+    for pattern, text in (
+        (re.escape(f"{project.folder}/"), ""),
+        (re.escape(str(FOLDER)), "…"),
+        (rf"\b{project.namespace}\b", "shop"),
+        (r"127\.0\.0\.1:\d+", "HOST"),
+        (r"[0-9a-f-]{36}\.json\.[0-9a-f]+\.tmp", "….json"),
+        (r"\b[0-9a-f]{8,10}-[a-z0-9]{5}\b", "…"),
+        (r"mern-(server|client)-[0-9a-f]{8,10}\b", r"mern-\1-…"),
+        (r"revision \d+", "revision N"),
+        (r"unlockRevision' \d+", "unlockRevision' N"),
+        (r"\d+ s\b", "N s"),
+        (r"pods=\d+", "pods=N"),
+        (r"\|", "/"),
+    ):
+        line = re.sub(pattern, text, line)
+    line = line.strip()
+    return line if len(line) < 260 else f"{line[:260]}…"
+
+
+def main() -> int:
+    os.environ[WRITE] = "1"
+    return int(pytest.main([str(Path(__file__).with_name("test_faults.py"))]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
