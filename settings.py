@@ -232,7 +232,8 @@ class Settings(Model):
             elif key in SECRET_KEYS and key not in secret:
                 faults.append((key, "is not encrypted in the stack file", _set_secret(key)))
             elif key not in SECRET_KEYS and key in secret:
-                faults.append((key, _why_not_secret(key), _set(key)))
+                inner = "values.PATH.OF.THE.SECRET" if key == "values" else key
+                faults.append((key, _why_not_secret(key), f"pulumi config rm {_path(inner)}"))
             try:
                 value = json.loads(text) if key in OBJECT_KEYS else text
             except (ValueError, RecursionError):
@@ -385,7 +386,7 @@ def _number(text: str | None) -> float | None:
 
 def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
     """What pydantic found, in the user's words; never the value, which may be a credential."""
-    path = ".".join(str(part) for part in found["loc"] if part != "[key]")
+    path = ".".join(_segment(part) for part in found["loc"] if part != "[key]").replace(".[", "[")
     kind, limits = found["type"], found.get("ctx", {})
     mend = _set(path)
     if kind == "missing":
@@ -410,6 +411,13 @@ def _explain(found: Any) -> Iterator[tuple[str, str, str]]:
         yield path, f"should be {TYPES[kind]}{example}", _set(path, text=kind == "string_type")
     else:
         yield path, re.sub(r"^Input should be ", "should be ", found["msg"]), mend
+
+
+def _segment(part: Any) -> str:
+    """A part of a path as Pulumi has it."""
+    if isinstance(part, int):
+        return f"[{part}]"
+    return part if re.fullmatch(r"[\w-]+", part) else f"[{json.dumps(part)}]"
 
 
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:

@@ -137,7 +137,9 @@ class LoadBalancerController(pulumi.ComponentResource):
                 namespace=NAMESPACE,
                 service_account=SERVICE_ACCOUNT,
                 identity=args.identity,
-                description=f"Load balancer controller {VERSION} of EKS cluster {args.cluster.name}",
+                # Without the version: a policy with another description is a new one, and the old one
+                # is deleted first.
+                description=f"Load balancer controller of EKS cluster {args.cluster.name}",
                 policy=permissions(args.cluster.partition),
             ),
             pulumi.ResourceOptions(parent=self),
@@ -182,10 +184,12 @@ class LoadBalancerController(pulumi.ComponentResource):
 
     async def _apply_crds(self, _: pulumi.ResourceHookArgs) -> None:
         """Helm installs the CRDs of a chart once and never renews or removes them."""
+        is_preview = pulumi.runtime.is_dry_run()
         try:
-            await asyncio.to_thread(apply_crds, self._args.api, self._args.crds, pulumi.runtime.is_dry_run())
-        except ApiError as error:
-            if not (pulumi.runtime.is_dry_run() and error.code == 403):
+            await asyncio.to_thread(apply_crds, self._args.api, self._args.crds, is_preview)
+        except Exception as error:
+            refused = isinstance(error, ApiError) and error.code in (400, 422)
+            if refused or not is_preview:
                 raise
             pulumi.log.info(f"the CRDs of {CHART} were not checked: {error}", self)
 

@@ -131,17 +131,24 @@ def _put(values: dict[str, Any], path: str, key: str, value: Any) -> None:
 
 
 def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
-    """The values of the newest revision, where the config leaves the image tag to what runs."""
-    if settings.image_tag:
+    """The values of what serves, where the config leaves an image tag to that.
+
+    Raises:
+        pulumi.RunError: in an `up`, they cannot be read: the chart's own tags would replace what runs.
+    """
+    if settings.image_tag or all(_tag(settings.values, part) for part in IMAGES):
         return {}
     namespace = settings.namespace.name
     try:
-        running = record.newest(cluster.api, RELEASE, namespace)
+        running = _serving(cluster.api, namespace)
     except Exception as error:  # whatever keeps the cluster away: the preview goes on
-        pulumi.log.warn(
+        text = (
             f"mern:imageTag is not set, and which images run in {namespace} could not be read "
-            f"({str(error) or type(error).__name__}): the chart's own tags are used"
+            f"({str(error) or type(error).__name__})"
         )
+        if not pulumi.runtime.is_dry_run():
+            raise pulumi.RunError(f"{text}\n      pulumi config set mern:imageTag TAG") from None
+        pulumi.log.warn(f"{text}: the chart's own tags are shown")
         return {}
     if running is None:
         return {}
@@ -150,6 +157,12 @@ def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
         f"mern:imageTag is not set: images stay as in revision {running.revision}: {', '.join(tags)}"
     )
     return running.values
+
+
+def _serving(api: Api, namespace: str) -> record.Record | None:
+    """The revision that serves: not one that failed, or was left pending."""
+    newest = record.newest(api, RELEASE, namespace)
+    return record.basis(api, newest) if newest else None
 
 
 def _put_checksum(values: dict[str, Any], namespace: str, api: Api) -> None:
@@ -175,7 +188,7 @@ def _put_checksum(values: dict[str, Any], namespace: str, api: Api) -> None:
 def _recorded_checksum(api: Api, namespace: str) -> str:
     """The checksum that runs."""
     try:
-        running = record.newest(api, RELEASE, namespace)
+        running = _serving(api, namespace)
     except Exception:
         return ""  # then the plan says that the cluster cannot be asked
     part = running.values.get("mernServer") if running else None
@@ -243,7 +256,8 @@ class MernApplication(pulumi.ComponentResource):
             self.address = self.release.status.apply(lambda _: _address(plan, ingress))
             host = next(iter(self.hosts), "")
             self.url = self.address.apply(
-                lambda found: found if found == NO_ADDRESS else f"{scheme}://{host or found}"
+                # Instead of a name in DNS it can be a sentence.
+                lambda found: found if " " in found else f"{scheme}://{host or found}"
             )
         self.register_outputs({})
 

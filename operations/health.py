@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.release import record
 from components.release.api import Api, ApiError
 from operations.cluster import aws
 from operations.report import code, pre
@@ -46,6 +47,12 @@ def wait(
         sleep(EVERY)
 
 
+def _has_ingress(api: Api, namespace: str, release: str) -> bool:
+    """Whether what was deployed has one."""
+    newest = record.newest(api, release, namespace)
+    return newest is not None and any(item["kind"] == "Ingress" for item in newest.objects())
+
+
 def look(api: Api, namespace: str, name: str) -> Health:
     """The Ingress has an address, every target of its services is healthy, and one GET of the health
     path is answered where the load balancer faces the internet."""
@@ -53,7 +60,10 @@ def look(api: Api, namespace: str, name: str) -> Health:
     try:
         ingress = api.get(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses/{name}")
     except ApiError as error:
-        health.problems.append(f"Ingress {namespace}/{name}: {error}")
+        if error.code == 404 and not _has_ingress(api, namespace, name):
+            health.facts.append("the stack has no Ingress: nothing to look at")
+        else:
+            health.problems.append(f"Ingress {namespace}/{name}: {error}")
         return health
     entries = ingress.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
     address = entries[0].get("hostname") or entries[0].get("ip") or ""

@@ -17,7 +17,7 @@ from components.release.dry_run import AT_ONCE, DRY_RUN, bare, difference
 from components.release.secret_values import MASK, mask
 
 Path = tuple[str, ...]
-NOTHING = "nothing"
+NOTHING, SET = "nothing", "[value]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +77,14 @@ def find(
     return findings
 
 
-def put_back(api: Api, drifts: Iterable[Drift], namespace: str) -> None:
+def put_back(api: Api, drift: Drift, namespace: str) -> None:
     """Undo what was done by hand. Helm alone would leave standing what was added to a list.
 
     Raises:
         ApiError: the API server refused.
     """
-    for drift in drifts:
-        if drift.patch:
-            api.merge_patch(_path(api, drift.item, namespace), drift.patch, fieldManager="helm")
+    if drift.patch:
+        api.merge_patch(_path(api, drift.item, namespace), drift.patch, fieldManager="helm")
 
 
 def _path(api: Api, item: Object, namespace: str) -> str:
@@ -105,7 +104,8 @@ def _compare(
         return Drift(item=item, texts=[f"{kind} {name} is missing: it was deleted by hand"], patch={})
 
     def is_ignored(at: Path) -> bool:
-        return any(fnmatchcase(f"{kind}/{name}:{_dotted(at)}", pattern) for pattern in ignored)
+        field = f"{kind}/{name}:{_dotted(at)}"
+        return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in ignored)
 
     as_recorded = api.merge_patch(path, bare(item), **{**DRY_RUN, "fieldValidation": "Ignore"})
     before, now = _without_system_fields(as_recorded), _without_system_fields(live)
@@ -114,19 +114,27 @@ def _compare(
         if is_ignored(at):
             continue
         hidden = kind == "Secret" and at[0] in ("data", "stringData")
-        is_, was = (MASK if hidden and each is not None else _shown(each, secrets) for each in (value, old))
+        is_, was = (
+            MASK if hidden and each is not None else _shown(each, at, secrets) for each in (value, old)
+        )
         texts.append(f"{kind} {name}: {_dotted(at)} is {is_}, not {was}{_by(live, at)}")
-    patch = _kept(difference(now, before), is_ignored)
+    patch = difference(now, _undone(before, now, is_ignored))
     return Drift(item=item, texts=texts, patch=patch) if texts else None
 
 
-def _kept(patch: Mapping[str, Any], is_ignored: Callable[[Path], bool], at: Path = ()) -> dict[str, Any]:
-    """`patch` without the fields that are left to others."""
-    kept = {}
-    for key, value in patch.items():
-        if not is_ignored((*at, key)):
-            kept[key] = _kept(value, is_ignored, (*at, key)) if isinstance(value, Mapping) else value
-    return kept
+def _undone(before: Any, now: Any, is_ignored: Callable[[Path], bool], at: Path = ()) -> Any:
+    """`before`, with the fields that are left to others as they are `now`."""
+    if at and is_ignored(at):
+        return now
+    if isinstance(before, list) and isinstance(now, list):
+        old, new = _keyed(before), _keyed(now)
+        left = [key for key in new if key not in old and is_ignored((*at, key))]
+        return [_undone(old.get(key), new.get(key), is_ignored, (*at, key)) for key in [*old, *left]]
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(key for key in now if key not in before)]
+        undone = {key: _undone(before.get(key), now.get(key), is_ignored, (*at, key)) for key in keys}
+        return {key: value for key, value in undone.items() if value is not None}
+    return before
 
 
 def _without_system_fields(item: Object) -> dict[str, Any]:
@@ -161,11 +169,27 @@ def _dotted(at: Path) -> str:
     return "".join(part if part.startswith("[") else f".{part}" for part in at).removeprefix(".")
 
 
-def _shown(value: Any, secrets: list[str]) -> str:
+def _shown(value: Any, at: Path, secrets: list[str]) -> str:
+    """`value` in a line, without what a variable is set to: by hand, it can be a credential."""
     if value is None:
         return NOTHING
+    if "env" in at and not isinstance(value, Mapping | list):
+        return value if at[-1] == "name" else SET
+    value = _without_variables(value, "env" in at)
     text = mask(value if isinstance(value, str) else json.dumps(value), secrets)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _without_variables(value: Any, is_env: bool = False) -> Any:
+    match value:
+        case Mapping():
+            return {
+                key: SET if is_env and key == "value" else _without_variables(inner, is_env or key == "env")
+                for key, inner in value.items()
+            }
+        case list():
+            return [_without_variables(inner, is_env) for inner in value]
+    return value
 
 
 def _by(live: Object, at: Path) -> str:

@@ -49,9 +49,7 @@ def test_what_was_changed_by_hand_is_named_field_by_field_and_put_back_on_reques
     who = r" \(by kubectl-edit, \d{4}-\d\d-\d\d \d\d:\d\d UTC\)"
     assert re.search(r"^Deployment mern-server: spec.replicas is 3, not 2" + who, found, re.M), found
     where = r"spec\.template\.spec\.containers\[server\]\.env"
-    assert re.search(rf"^Deployment mern-server: {where}.* is .*DEBUG.*\[secret\].*, not ", found, re.M), (
-        found
-    )
+    assert re.search(rf"^Deployment mern-server: {where}.* is .*DEBUG.*\[value\].*, not ", found, re.M), found
     assert re.search(
         r"^Service mern-client: metadata.labels.app.kubernetes.io/part-of is x, not ", found, re.M
     )

@@ -353,7 +353,10 @@ class ByHand:
             {"kind": "Secret", "metadata": {"name": "web"}, "data": {"URI": "b2xk"}},
         ]
         self.live: dict[str, Any] = {
-            "deployment": {"spec": {"env": [{"name": "A", "value": URI}]}, "metadata": {"name": "web"}},
+            "deployment": {
+                "spec": {"env": [{"name": "A", "value": URI}], "args": [URI]},
+                "metadata": {"name": "web"},
+            },
             "secret": {"data": data, "metadata": {"name": "web"}},
         }
 
@@ -375,11 +378,17 @@ def test_a_change_by_hand_is_named_without_what_it_holds(monkeypatch: pytest.Mon
         return "\n".join(drift.find(fake, fake.recorded, "shop", secrets).texts())
 
     found = texts([URI])
-    assert "Deployment web: spec.env[A].value is [secret], not 1" in found
+    assert "Deployment web: spec.env[A].value is [value], not [value]" in found
+    assert 'Deployment web: spec.args is ["[secret]"], not nothing' in found
     assert "Secret web: data.URI is [secret], not [secret]" in found
     assert not seen(found)
-    monkeypatch.setattr(drift, "mask", unmasked)
-    assert seen(texts([URI]))
+    with monkeypatch.context() as patch:
+        patch.setattr(drift, "mask", unmasked)
+        assert seen(texts([URI]))
+    assert MARK not in texts([URI]).replace(CANARY, "")
+    monkeypatch.setattr(drift, "_without_variables", lambda value, _=False: value)
+    fake.live["deployment"]["spec"]["env"] = [{"name": "A", "value": MARK}, {"name": "B", "value": MARK}]
+    assert seen(texts([]))
 
 
 def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> None:

@@ -130,7 +130,9 @@ def test_notes_are_told_and_progress_is_not() -> None:
 def test_a_cluster_that_cannot_be_asked_is_neither_drift_nor_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], note: str, code: int
 ) -> None:
-    monkeypatch.setattr(engine, "run", lambda *_: Run(command="preview", ok=True, notes=[note]))
+    # Unread, the record makes every deployment look like a change.
+    done = Run(command="preview", ok=True, notes=[note], changed=code > 0)
+    monkeypatch.setattr(engine, "run", lambda *_: done)
     assert main(["drift", STACK], lambda _: None) == code
     assert ("is not known: nothing was checked in the cluster" in capsys.readouterr().err) == (code == 1)
 
