@@ -49,8 +49,11 @@ def wait(
 
 def _has_ingress(api: Api, namespace: str, release: str) -> bool:
     """Whether what was deployed has one."""
-    newest = record.newest(api, release, namespace)
-    return newest is not None and any(item["kind"] == "Ingress" for item in newest.objects())
+    try:
+        newest = record.newest(api, release, namespace)
+    except ApiError:
+        return True
+    return newest is None or any(item["kind"] == "Ingress" for item in newest.objects())
 
 
 def look(api: Api, namespace: str, name: str) -> Health:

@@ -1,5 +1,7 @@
 """Whether a deployment can be reached: what the Ingress, AWS and the load balancer say."""
 
+import base64
+import gzip
 import json
 import os
 import threading
@@ -26,7 +28,7 @@ class Api:
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, *_: str, **__: str) -> Any:
         if path not in self.answers:
             raise ApiError(404, {"message": "not found"})
         return self.answers[path]
@@ -163,6 +165,18 @@ def test_what_cannot_be_asked_is_a_problem(targets: dict[str, list[str]]) -> Non
     assert "aws elbv2 describe-target-health: AccessDenied: describe-target-health" in found.problems
     assert any("GET /health is not answered" in text for text in found.problems)
     assert "not found" in look(Api({})).problems[0]
+
+
+@pytest.mark.parametrize(("manifest", "is_fine"), [("{kind: Service}", True), ("{kind: Ingress}", False)])
+def test_a_stack_without_an_ingress_has_nothing_to_wait_for(manifest: str, is_fine: bool) -> None:
+    release = {"name": "mern", "version": 1, "info": {"status": "deployed"}, "manifest": manifest}
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
+    meta = {"namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"version": "1"}}
+    secrets = "/api/v1/namespaces/shop/secrets"
+    secret = {"metadata": meta, "data": {"release": packed}}
+    found = look(Api({secrets: {"items": [secret]}, f"{secrets}/sh.helm.release.v1.mern.v1": secret}))
+    assert (found.problems == []) == is_fine
+    assert found.facts == (["the stack has no Ingress: nothing to look at"] if is_fine else [])
 
 
 def test_it_is_waited_for(targets: dict[str, list[str]], balancer: dict[str, Any]) -> None:
