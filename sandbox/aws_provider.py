@@ -41,7 +41,7 @@ NO_CREDENTIALS = (
     "https://www.pulumi.com/registry/packages/aws/installation-configuration/ for more information about "
     "providing credentials."
 )
-NOT_FOUND = {"NoSuchEntity", "ResourceNotFoundException", "LoadBalancerNotFound", "InvalidSubnetID.NotFound"}
+NOT_FOUND = {"NoSuchEntity", "ResourceNotFoundException", "InvalidSubnetID.NotFound"}
 
 
 # -- what pulumi_aws declares --------------------------------------------------------------------
@@ -237,19 +237,12 @@ def read_attachment(iam: Any, id: str, _it: Wire) -> Wire | None:
     return found if policy in {it["PolicyArn"] for it in attached} else None
 
 
-def read_role_policy(iam: Any, id: str, it: Wire) -> Wire:
-    role, _, name = id.partition(":")
-    document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-    return {"role": role, "name": name, "policy": kept(it.get("policy"), document)}
-
-
 def read_association(eks: Any, id: str, it: Wire) -> Wire:
     found = eks.describe_pod_identity_association(clusterName=it["clusterName"], associationId=id)
     return lowered(found["association"])
 
 
 UPDATE_ROLE = "update_role id:RoleName description:Description maxSessionDuration:MaxSessionDuration"
-PUT_ROLE_POLICY = "put_role_policy role:RoleName name:PolicyName policy:PolicyDocument"
 RESOURCES = {
     "aws:iam/role:Role": Kind(
         title="IAM Role",
@@ -291,16 +284,6 @@ RESOURCES = {
         read=read_attachment,
         delete="detach_role_policy role:RoleName policyArn:PolicyArn",
         replacing="role policyArn",
-    ),
-    "aws:iam/rolePolicy:RolePolicy": Kind(
-        title="IAM Role Policy",
-        service="iam",
-        create=PUT_ROLE_POLICY,
-        id="{role}:{name}",
-        read=read_role_policy,
-        update=(("policy", PUT_ROLE_POLICY),),
-        delete="delete_role_policy role:RoleName name:PolicyName",
-        replacing="role name",
     ),
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": Kind(
         title="EKS Pod Identity Association",
@@ -345,20 +328,10 @@ def get_addon(aws: Aws, it: Wire) -> Wire:
     return lowered(found) | {"id": f"{it['clusterName']}:{it['addonName']}", "arn": found["addonArn"]}
 
 
-def get_caller_identity(aws: Aws, _it: Wire) -> Wire:
-    found = aws("sts").get_caller_identity()
-    return lowered(found) | {"id": found["Account"], "accountId": found["Account"]}
-
-
 def get_oidc_provider(aws: Aws, it: Wire) -> Wire:
-    iam, arn = aws("iam"), it.get("arn")
-    if arn is None:
-        known = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        url = it["url"].removeprefix("https://")
-        arn = only([one for one in known if one["Arn"].partition("/")[2] == url])["Arn"]
-    found = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    found = aws("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=it["arn"])
     lists = {"clientIdLists": found["ClientIDList"], "thumbprintLists": found["ThumbprintList"]}
-    return lowered(found) | lists | {"id": arn, "arn": arn, "url": found["Url"]}
+    return lowered(found) | lists | {"id": it["arn"], "arn": it["arn"], "url": found["Url"]}
 
 
 def subnets(aws: Aws, it: Wire) -> list[Wire]:
@@ -380,44 +353,12 @@ def get_subnet(aws: Aws, it: Wire) -> Wire:
     return lowered(found) | {"id": found["SubnetId"], "arn": found["SubnetArn"]}
 
 
-def get_certificate(aws: Aws, it: Wire) -> Wire:
-    acm = aws("acm", it.get("region"))
-    listed = acm.list_certificates(CertificateStatuses=it.get("statuses") or ["ISSUED"])
-    arns = [
-        one["CertificateArn"] for one in listed["CertificateSummaryList"] if one["DomainName"] == it["domain"]
-    ]
-    every = [acm.describe_certificate(CertificateArn=arn)["Certificate"] for arn in arns]
-    every.sort(key=lambda one: one["CreatedAt"])
-    found = only(every[-1:] if it.get("mostRecent") else every)
-    tags = lowered(acm.list_tags_for_certificate(CertificateArn=found["CertificateArn"]))
-    return (
-        it | {"id": found["CertificateArn"], "arn": found["CertificateArn"], "status": found["Status"]} | tags
-    )
-
-
-def get_load_balancer(aws: Aws, it: Wire) -> Wire:
-    elb, wanted, every = aws("elbv2", it.get("region")), it.get("tags") or {}, []
-    by = {"LoadBalancerArns": [it["arn"]]} if it.get("arn") else {}
-    by |= {"Names": [it["name"]]} if it.get("name") else {}
-    for found in elb.describe_load_balancers(**by)["LoadBalancers"]:
-        arn = found["LoadBalancerArn"]
-        tags = lowered(elb.describe_tags(ResourceArns=[arn])["TagDescriptions"][0])["tags"]
-        if wanted.items() <= tags.items():
-            every.append(lowered(found) | {"id": arn, "arn": arn, "tags": tags})
-    one = only(every)
-    one |= {"name": one["loadBalancerName"], "internal": one.get("scheme") == "internal"}
-    return one | {"dnsName": one["dNSName"], "loadBalancerType": one.get("type")}
-
-
 FUNCTIONS: dict[str, tuple[str, Callable[[Aws, Wire], Wire]]] = {
     "aws:eks/getCluster:getCluster": ("EKS Cluster ({name})", get_cluster),
     "aws:eks/getAddon:getAddon": ("EKS Add-On ({clusterName}:{addonName})", get_addon),
-    "aws:index/getCallerIdentity:getCallerIdentity": ("STS Caller Identity", get_caller_identity),
     "aws:iam/getOpenIdConnectProvider:getOpenIdConnectProvider": ("IAM OIDC Provider", get_oidc_provider),
     "aws:ec2/getSubnets:getSubnets": ("EC2 Subnets", get_subnets),
     "aws:ec2/getSubnet:getSubnet": ("EC2 Subnet", get_subnet),
-    "aws:acm/getCertificate:getCertificate": ("ACM Certificate ({domain})", get_certificate),
-    "aws:lb/getLoadBalancer:getLoadBalancer": ("ELBv2 Load Balancer", get_load_balancer),
 }
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto import settings
 from moto.core.responses import ActionResult
 from moto.eks import urls
 from moto.eks.exceptions import ResourceNotFoundException
@@ -26,8 +25,6 @@ from moto.iam.models import get_account_id_from
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
-
-settings.ACM_VALIDATION_WAIT = 0  # certificates are issued at once
 
 ANYBODY = {"aws_access_key_id": "anybody", "aws_secret_access_key": "made-up"}
 
@@ -194,8 +191,8 @@ class Account:
             aws_session_token=self.keys["SessionToken"],
         )
 
-    def create_cluster(self, name: str, domain: str) -> None:
-        """An EKS cluster with what it stands in: VPC, subnets, identity provider, add-on, certificate."""
+    def create_cluster(self, name: str) -> None:
+        """An EKS cluster with what it stands in: VPC, subnets, identity provider, add-on."""
         ec2, eks = self.client("ec2"), self.client("eks")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets: list[str] = []
@@ -217,7 +214,6 @@ class Account:
             ThumbprintList=["0" * 40],
         )
         eks.create_addon(clusterName=name, addonName="eks-pod-identity-agent")
-        self.client("acm").request_certificate(DomainName=domain)
         self.cluster(name).resources_vpc_config["vpcId"] = vpc
 
     def cluster(self, name: str) -> Any:

@@ -122,7 +122,7 @@ def open_stack(
             config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
             place, name = config["mern:aws"], config["mern:cluster"]["eksClusterName"]
             account = Account.open(server, place["accountId"], place["region"])
-            account.create_cluster(name, config["mern:values"]["ingress"]["hosts"][0])
+            account.create_cluster(name)
             eks, here = account.cluster(name), yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]
             eks.endpoint = here["cluster"]["server"]
             certificate = Path(here["cluster"]["certificate-authority"]).read_bytes()
@@ -467,70 +467,36 @@ def test_an_oidc_issuer_that_is_not_registered_is_refused_in_the_preview(staging
     )
 
 
-def everything(staging: AwsProject, found: dict[str, Any], **changed: Any) -> None:
-    """A program that uses what the stand-in has and ours does not."""
+def a_policy(staging: AwsProject, **changed: Any) -> None:
+    """A program of one policy."""
     provider = aws.Provider("aws", region=staging.aws.region, allowed_account_ids=[staging.aws.id])
-    invoke = pulumi.InvokeOptions(provider=provider)
-    vpc = aws.eks.get_cluster("staging", opts=invoke).vpc_config.vpc_id
-    public = [{"name": "vpc-id", "values": [vpc]}, {"name": "tag-key", "values": ["kubernetes.io/role/elb"]}]
-    subnets = aws.ec2.get_subnets(filters=public, opts=invoke).ids
-    issuer = aws.eks.get_cluster("staging", opts=invoke).identities[0].oidcs[0].issuer
-    found |= {
-        "account": aws.get_caller_identity(opts=invoke).account_id,
-        "zones": {aws.ec2.get_subnet(id=it, opts=invoke).availability_zone for it in subnets},
-        "audience": aws.iam.get_open_id_connect_provider(url=issuer, opts=invoke).client_id_lists,
-        "certificate": aws.acm.get_certificate("staging.example.com", opts=invoke).status,
-        "balancer": aws.lb.get_load_balancer(tags={"ingress.k8s.aws/stack": "mern"}, opts=invoke).dns_name,
-        "addon": aws.eks.get_addon("eks-pod-identity-agent", "staging", opts=invoke).addon_version,
-    }
-    statement = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    trust = {"Version": "2012-10-17", "Statement": [statement]}
-    allowed = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
-    policy = {"Version": "2012-10-17", "Statement": [allowed | {"Action": changed.pop("action")}]}
-    opts = pulumi.ResourceOptions(provider=provider)
-    role = aws.iam.Role("role", name="role", assume_role_policy=json.dumps(trust), opts=opts, **changed)
-    aws.iam.RolePolicy("inline", name="inline", role=role.name, policy=json.dumps(policy), opts=opts)
-    aws.iam.Policy("policy", name="policy", policy=json.dumps(policy), opts=opts)
-
-
-def test_the_stand_in_for_aws_answers_from_the_account_and_updates_in_place(staging: AwsProject) -> None:
-    found: dict[str, Any] = {}
-    elb, ec2, iam = (staging.aws.client(service) for service in ("elbv2", "ec2", "iam"))
-    tags = [{"Key": "ingress.k8s.aws/stack", "Value": "mern"}]
-    subnets = [it["SubnetId"] for it in ec2.describe_subnets()["Subnets"][:2]]
-    elb.create_load_balancer(Name="k8s-mern", Subnets=subnets, Tags=tags)
-
-    staging.program = lambda: everything(staging, found, action="s3:GetObject", tags={"one": "1", "two": "2"})
-    up = staging.up()
-    assert up.ok, up.output
-    assert found.pop("balancer").startswith("k8s-mern")
-    assert found == {
-        "account": "111111111111",
-        "zones": {"eu-central-1a", "eu-central-1b"},
-        "audience": ["sts.amazonaws.com"],
-        "certificate": "ISSUED",
-        "addon": "v1.0.0-eksbuild.1",
-    }
-    staging.program = lambda: everything(
-        staging, found, action="s3:PutObject", tags={"two": "3"}, description="Changed"
+    statement = {"Effect": "Allow", "Action": changed.pop("action"), "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.iam.Policy(
+        "policy", name="policy", policy=policy, opts=pulumi.ResourceOptions(provider=provider), **changed
     )
+
+
+def test_the_stand_in_for_aws_updates_in_place_and_holds_inputs_to_the_sdk(staging: AwsProject) -> None:
+    iam = staging.aws.client("iam")
+    staging.program = lambda: a_policy(staging, action="s3:GetObject", tags={"one": "1", "two": "2"})
+    assert staging.up().ok
+    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": "3"})
     changed = staging.up(refresh=True)
     assert changed.ok, changed.output
-    assert changed.changes == {("update", it) for it in ("Role role", "RolePolicy inline", "Policy policy")}
-    role = iam.get_role(RoleName="role")["Role"]
-    assert role["Tags"] == [{"Key": "two", "Value": "3"}]
-    assert role["Description"] == "Changed"
-    inline = iam.get_role_policy(RoleName="role", PolicyName="inline")["PolicyDocument"]
-    assert inline["Statement"][0]["Action"] == "s3:PutObject"
+    assert changed.changes == {("update", "Policy policy")}
+    policy = iam.get_policy(PolicyArn=policies(staging)[0])["Policy"]
+    assert policy["Tags"] == [{"Key": "two", "Value": "3"}]
+    version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+    assert version["PolicyVersion"]["Document"]["Statement"][0]["Action"] == "s3:PutObject"
 
-    staging.program = lambda: everything(
-        staging, found, action="s3:PutObject", tags={"two": 3}, force_detach_policies=True
-    )
+    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": 3}, name_prefix="a")
     wrong = staging.preview()
     assert "tags is not pulumi.Input[Optional[Mapping[str, pulumi.Input[str]]]]" in wrong.output
-    assert "handles no forceDetachPolicies" in wrong.output
-    assert staging.destroy().ok
-    assert (roles(staging), policies(staging)) == ([], [])
+    assert "handles no namePrefix" in wrong.output
+    staging.program = lambda: None
+    assert staging.up().ok
+    assert policies(staging) == []
 
 
 def assert_refused(run: Run, *words: str) -> None:
