@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.tools import SandboxError
+from sandbox.tools import SandboxError, cache_folder, locked
 
 NAME = "mern"
 PROGRAMS = {
@@ -88,12 +88,12 @@ class ControlPlane:
 
     def _restart(self) -> bool:
         self.stop()
-        for port in re.findall(r"^ *\w*[pP]ort: (\d+)$", (self._home / "kwok.yaml").read_text(), re.M):
+        for port in self._ports():
             with socket.socket() as probe:
                 # As the servers do; else the last connections of a stopped one would be in the way.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind(("127.0.0.1", int(port)))
+                    probe.bind(("127.0.0.1", port))
                 except OSError:
                     raise SandboxError(
                         f"port {port}, on which this sandbox listens, is taken by another program.\n"
@@ -102,6 +102,24 @@ class ControlPlane:
         started = self._kwokctl("start", "cluster", check=False)
         return started.returncode == 0 and self._answers(30)
 
+    def _ports(self) -> list[int]:
+        """Those that its programs listen on."""
+        text = (self._home / "kwok.yaml").read_text()
+        return [int(port) for port in re.findall(r"^ *\w*[pP]ort: (\d+)$", text, re.M)]
+
+    def _all_listen(self, seconds: float) -> bool:
+        give_up = time.monotonic() + seconds
+        for port in self._ports():
+            while True:
+                if len(self.processes()) < len(PROGRAMS):
+                    return False
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if time.monotonic() > give_up:
+                    return False
+                time.sleep(0.1)
+        return True
+
     def _create(self) -> None:
         binaries = []
         for component, program in PROGRAMS.items():
@@ -109,17 +127,21 @@ class ControlPlane:
             binaries += [f"--{component}-binary", str((self.tools / program).resolve())]
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._kwokctl(
-                *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
-                # Each is the only one: an election would end it when the API server is gone for a while.
-                *("--extra-args", "kube-controller-manager=leader-elect=false"),
-                *("--extra-args", "kube-scheduler=leader-elect=false"),
-                *binaries,
-            )
-            self.kubeconfig.chmod(0o600)
-            if not self._answers(60):
-                raise SandboxError(f"the API server does not answer{self._log()}")
-            self._kwokctl("scale", "node", "--replicas", "2")
+            # kwokctl takes ports that are free: of two at once, both would take the same.
+            with locked(cache_folder() / "ports.lock", "another sandbox is being set up"):
+                self._kwokctl(
+                    *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
+                    # Each is the only one: an election would end it when the API server is gone for a while.
+                    *("--extra-args", "kube-controller-manager=leader-elect=false"),
+                    *("--extra-args", "kube-scheduler=leader-elect=false"),
+                    *binaries,
+                )
+                self.kubeconfig.chmod(0o600)
+                if not self._answers(60):
+                    raise SandboxError(f"the API server does not answer{self._log()}")
+                self._kwokctl("scale", "node", "--replicas", "2")
+                if not self._all_listen(20):
+                    raise SandboxError(f"a part of the control plane has ended at once{self._log()}")
         except SandboxError:
             self.stop()
             raise
@@ -161,8 +183,8 @@ class ControlPlane:
         return Client(config=KubeConfig.from_file(str(self.kubeconfig)).get())
 
     def _log(self) -> str:
-        """The last errors the API server or etcd has logged."""
-        for component in ("kube-apiserver", "etcd"):
+        """The last errors that one of its programs has logged."""
+        for component in PROGRAMS if self._home.exists() else ():
             log = self._home / f"logs/{component}.log"
             lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             if any("fatal" in line or line.startswith(("E", "F")) for line in lines):

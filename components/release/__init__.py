@@ -113,6 +113,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     description, notes, drifts, adopts = plain, list[str](), list[Drift](), None
     recorded: list[dict[str, Any]] | None = []
     try:
+        _refuse_dying_namespace(api, args.namespace)
         newest = record.newest(api, args.name, args.namespace)
         if newest is None:
             # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
@@ -191,12 +192,38 @@ def _not_compared(found: drift.Findings) -> list[str]:
 
 
 def _pending(args: ReleaseArgs, newest: record.Record, api: Api) -> list[str]:
-    """What to say in a preview of what a run has left pending; an `up` mends it or refuses."""
-    if not (newest.is_pending and pulumi.runtime.is_dry_run()):
+    """What to say in a preview of what a run has left pending.
+
+    Raises:
+        ChartError: an `up` may not go on.
+    """
+    if not newest.is_pending:
         return []
     now = api.now()
     mendable = is_mendable(newest, args.unlock_revision, args.timeout, now)
-    return [pending_text(newest, mendable, args.timeout, args.unlock_command, now)]
+    text = pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+    if pulumi.runtime.is_dry_run():
+        return [text]
+    if not mendable:
+        raise ChartError(text)
+    return []  # the mending says so itself
+
+
+def _refuse_dying_namespace(api: Api, namespace: str) -> None:
+    try:
+        found = api.get(f"/api/v1/namespaces/{namespace}")
+    except ApiError as error:
+        if error.code in (403, 404):  # the record and the dry run say what they could not read
+            return
+        raise
+    if found.get("status", {}).get("phase") == "Terminating":
+        conditions = found["status"].get("conditions") or []
+        held = [c["message"] for c in conditions if c["status"] == "True" and c.get("message")]
+        since = found["metadata"].get("deletionTimestamp")
+        raise ChartError(
+            f"namespace {namespace} is being deleted since {since}; nothing can be deployed to it until it "
+            "is gone.\n" + "\n".join(f"  {text}" for text in held)
+        )
 
 
 def _describe(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pulumi
 
 from components.release import drift, dry_run, record
-from components.release.api import Api, ApiError, Object
+from components.release.api import Api, Object
 from components.release.drift import Drift
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
@@ -81,7 +81,6 @@ class Rollout:
         await self._begin()
 
     async def _begin(self) -> None:
-        await self._ask(self._refuse_dying_namespace)
         if not pulumi.runtime.is_dry_run():
             if mended := await self._ask(self._mend):
                 pulumi.log.info(mended, self.component)
@@ -101,23 +100,6 @@ class Rollout:
             if not pulumi.runtime.is_dry_run():
                 pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
             return ""
-
-    def _refuse_dying_namespace(self) -> str:
-        try:
-            found = self.api.get(f"/api/v1/namespaces/{self.namespace}")
-        except ApiError as error:
-            if error.code in (403, 404):
-                return ""
-            raise
-        if found.get("status", {}).get("phase") == "Terminating":
-            conditions = found["status"].get("conditions") or []
-            held = [c["message"] for c in conditions if c["status"] == "True" and c.get("message")]
-            since = found["metadata"].get("deletionTimestamp")
-            raise RefusalError(
-                f"namespace {self.namespace} is being deleted since {since}; nothing can be deployed to it "
-                "until it is gone.\n" + "\n".join(f"  {text}" for text in held)
-            )
-        return ""
 
     def _refuse_a_taken_name(self) -> str:
         # Not only the newest: over a failed upgrade Helm would install, and uninstall it all again

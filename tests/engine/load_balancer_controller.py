@@ -40,8 +40,8 @@ def chart_repository(folder: Path, helm: str) -> Iterator[str]:
     shutil.copytree(CHART, folder / CHART.name)
     (folder / CHART.name / "crds").mkdir()
     for name in CRDS:
-        crd = yaml.safe_dump(_crd(*name.split(".", 1)))
-        (folder / CHART.name / f"crds/{name}.yaml").write_text(crd)
+        text = yaml.safe_dump(crd(*name.split(".", 1)))
+        (folder / CHART.name / f"crds/{name}.yaml").write_text(text)
     handler = functools.partial(Silent, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         url = f"http://127.0.0.1:{server.server_port}"
@@ -59,7 +59,7 @@ def chart_repository(folder: Path, helm: str) -> Iterator[str]:
             thread.join()
 
 
-def _crd(plural: str, group: str) -> dict[str, Any]:
+def crd(plural: str, group: str) -> dict[str, Any]:
     """As in the real chart, but for what its objects hold."""
     kind = {"ingressclassparams": "IngressClassParams", "targetgroupbindings": "TargetGroupBinding"}
     names = {"plural": plural, "kind": kind.get(plural, plural.capitalize())}

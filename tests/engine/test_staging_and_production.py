@@ -26,13 +26,14 @@ from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, IngressClass
 
-from components.load_balancer_controller import CRDS, POLICY
+from components.load_balancer_controller import CRDS, POLICY, apply_crds
 from components.release import Api
+from components.release import ApiError as Refused
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, put_stand_in
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.aws_account import Account, AwsServer, aws_program, aws_server
 from tests.engine.conftest import Project, Run
-from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository
+from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository, crd
 
 CONTROLLER, ASSOCIATION = (
     "Release load-balancer-controller-release",
@@ -242,6 +243,10 @@ def assert_deployed(project: AwsProject) -> None:
     version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
     assert version["PolicyVersion"]["Document"] == json.loads(POLICY.read_text())
 
+    # Helm would install the CRDs too, and never renew them.
+    for each in CRDS:
+        found = project.cluster.client.get(CustomResourceDefinition, each)
+        assert {it.manager for it in found.metadata.managedFields if it.subresource != "status"} == {"mern"}
     controller = in_kube_system(project, Deployment)
     assert controller.status.availableReplicas == 2
     assert controller.spec.template.spec.containers[0].args == [
@@ -332,6 +337,31 @@ def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsP
     assert down.step("end", "delete", RELEASE) < gone < down.step("start", "delete", CONTROLLER)
     assert project.controller.released == [f"{project.namespace}/mern"]
     assert_nothing_is_left(project)
+
+
+def test_crds_are_brought_up_to_date_and_looked_at_in_a_preview(cluster: TestCluster) -> None:
+    api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ingressclassparams.elbv2.k8s.aws"
+    newer = crd("ingressclassparams", "elbv2.k8s.aws")
+    older = crd("ingressclassparams", "elbv2.k8s.aws")
+    older["spec"]["names"]["shortNames"] = ["old"]
+
+    apply_crds(api, [older], dry_run=True)
+    with pytest.raises(Refused):
+        api.get(path)
+    apply_crds(api, [older], dry_run=False)
+    apply_crds(api, [newer], dry_run=True)
+    assert "shortNames" in api.get(path)["spec"]["names"]
+    apply_crds(api, [newer], dry_run=False)
+    now = api.get(path)
+    assert "shortNames" not in now["spec"]["names"]
+    apply_crds(api, [newer], dry_run=False)
+    assert api.get(path)["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]
+    wrong = crd("ingressclassparams", "elbv2.k8s.aws")
+    wrong["spec"]["scope"] = "Everywhere"
+    with pytest.raises(Refused, match="Unsupported value"):
+        apply_crds(api, [wrong], dry_run=True)
+    cluster.client.delete(CustomResourceDefinition, "ingressclassparams.elbv2.k8s.aws")
 
 
 def of_another_team(project: AwsProject, finalizers: list[str], **annotations: str) -> None:
@@ -490,7 +520,7 @@ def test_the_stand_in_for_aws_updates_in_place_and_holds_inputs_to_the_sdk(stagi
     version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
     assert version["PolicyVersion"]["Document"]["Statement"][0]["Action"] == "s3:PutObject"
 
-    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": 3}, name_prefix="a")
+    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": 3}, eachprefix="a")
     wrong = staging.preview()
     assert "tags is not pulumi.Input[Optional[Mapping[str, pulumi.Input[str]]]]" in wrong.output
     assert "handles no namePrefix" in wrong.output
