@@ -238,17 +238,14 @@ def imports() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[ControlPlane, str, float, float]]:
-    """A control plane for this run, the name of the Kubernetes provider, and the seconds that a new
-    control plane and a stopped one took to start."""
+def running() -> Iterator[tuple[ControlPlane, str, float]]:
+    """A control plane for this run, the name of the Kubernetes provider, and the seconds that
+    it took to start."""
     prepare(FOLDER / "bin")
     started = time.monotonic()
     with empty_control_plane() as control_plane:
         first = time.monotonic() - started
-        control_plane.stop()
-        started = time.monotonic()
-        control_plane.start()
-        yield control_plane, choose_provider(FOLDER), first, time.monotonic() - started
+        yield control_plane, choose_provider(FOLDER), first
 
 
 def rows_of(what: str, ours: Side, bare: Side, others: tuple[Any, ...] = (None, None)) -> list[list[str]]:
@@ -287,7 +284,7 @@ def table(rows: list[list[str]]) -> str:
 def main() -> None:
     started = time.monotonic()
     rows = []
-    with running() as (control_plane, provider, start, again):
+    with running() as (control_plane, provider, start):
 
         def engine(folder: Path) -> Engine:
             return Engine(folder=FOLDER, tools=FOLDER / "bin", project=folder)
@@ -317,7 +314,7 @@ same program with a bare `helm.v3.Release` (the ratio), beside an empty program 
 
 {text}
 
-The sandbox's control plane started in {start:.1f} s, a stopped one again in {again:.1f} s.
+The sandbox's control plane started in {start:.1f} s.
 
 Measured on {os.cpu_count()} cores ({platform.system()} {platform.machine()}, Python
 {platform.python_version()}), with {provider.partition(" (")[0]}.
