@@ -40,7 +40,8 @@ Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
 RoleArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Secret = Annotated[SecretStr, Field(min_length=1)]
-ImageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+TAG_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+ImageTag = Annotated[str, StringConstraints(pattern=TAG_PATTERN)]
 Repository = Annotated[str, StringConstraints(pattern=r"^(https?|oci)://[!-~]+$")]
 
 PATTERNS = {
@@ -51,7 +52,7 @@ PATTERNS = {
     r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "an AWS region, as in eu-central-1",
     r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$": "the ARN of an IAM role",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable",
-    r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$": "a tag of a container image",
+    TAG_PATTERN: "a tag of a container image",
 }
 
 # How the engine hands over what YAML takes for a date.

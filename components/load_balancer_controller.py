@@ -150,14 +150,14 @@ class LoadBalancerController(pulumi.ComponentResource):
         self.register_outputs({"roleArn": self.role_arn})
 
     def _release(self, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions) -> None:
-        is_oci = args.chart_repository.startswith("oci://")
+        chart, repository = _source(args.chart_repository)
         Release(
             f"{NAME}-release",
             name=CHART,
             namespace=NAMESPACE,
-            chart=f"{args.chart_repository}/{CHART}" if is_oci else CHART,
+            chart=chart,
             version=VERSION,
-            repository_opts=None if is_oci else RepositoryOptsArgs(repo=args.chart_repository),
+            repository_opts=RepositoryOptsArgs(**repository) if repository else None,
             values=chart_values(args, self.role_arn),
             timeout=args.timeout,
             atomic=True,
@@ -277,11 +277,11 @@ def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[s
     Raises:
         pulumi.RunError: the chart cannot be had, or it has other CRDs than the pinned version.
     """
-    is_oci = repository.startswith("oci://")
+    chart, source = _source(repository)
     options = {
-        "chart": f"{repository}/{CHART}" if is_oci else CHART,
+        "chart": chart,
         "version": VERSION,
-        "fetch_opts": {} if is_oci else {"repo": repository},
+        "fetch_opts": source,
         "release_name": CHART,
         "namespace": NAMESPACE,
         "values": {"clusterName": "any"},
@@ -306,6 +306,13 @@ def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[s
             f"that this program is made for: it lacks the CRDs {', '.join(missing)}\n{mend}"
         )
     return [crds[name] for name in CRDS]
+
+
+def _source(repository: str) -> tuple[str, dict[str, str]]:
+    """The chart as Helm names it, and the options that say where it is."""
+    if repository.startswith("oci://"):
+        return f"{repository}/{CHART}", {}
+    return CHART, {"repo": repository}
 
 
 def apply_crds(api: Api, crds: list[dict[str, Any]], dry_run: bool) -> None:

@@ -14,7 +14,6 @@ from components.release import Api, ApiError, ReleasePlan
 from settings import Settings
 
 CONTROLLERS = {
-    "install": "ingress.k8s.aws/alb",
     "existing": "ingress.k8s.aws/alb",
     "auto-mode": "eks.amazonaws.com/alb",
 }
@@ -102,7 +101,7 @@ def _ingress_class(mode: str, ingress: Any, api: Api) -> Iterator[Finding]:
             "mern:values ingress.group.name does nothing: EKS Auto Mode has groups in its IngressClassParams",
             "pulumi config rm --path 'mern:values.ingress.group'",
         )
-    if mode in ("install", "none"):  # it comes with the controller; or nobody is to serve it
+    if mode not in CONTROLLERS:  # it comes with the controller; or nobody is to serve it
         return
     path = f"/apis/networking.k8s.io/v1/ingressclasses/{name}"
     needed = CONTROLLERS[mode]

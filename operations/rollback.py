@@ -30,7 +30,7 @@ from operations import chart_history, cluster, engine
 from operations.move import IMAGE_TAG, VALUES, MoveError, end_of, read_stack_file, with_config
 from operations.old_values import Dumper, holds_credential
 from operations.report import GONE, shorten
-from settings import IMAGE_TAG_VARIABLE, SECRET_VALUES
+from settings import IMAGE_TAG_VARIABLE, SECRET_VALUES, TAG_PATTERN
 
 Keys = tuple[str, ...]
 Change = tuple[Keys, Any, Any]
@@ -41,7 +41,6 @@ CREDENTIALS = [tuple(path.split(".")) for path in SECRET_VALUES]
 ROLE = ("pythonScript", "serviceAccount", "annotations", ROLE_ANNOTATION)
 PUT_IN = (ROLE, ("mernServer", "existingSecretChecksum"))
 """What the program adds to the chart's values, beside credentials and image tags."""
-TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 TAKEN_OVER = adoption.DESCRIPTION.partition("{")[0]
 
 
@@ -386,7 +385,7 @@ def _take_tags(values: dict[str, Any], own: Any, running: Any) -> str | None:
         places = [place for place in places if _tag(own, place) is None]
         shared = {tags[place] for place in places}
     tag = shared.pop() if len(shared) == 1 else None
-    if tag is not None and not re.fullmatch(TAG, tag):
+    if tag is not None and not re.fullmatch(TAG_PATTERN, tag):
         tag = None
     for place, text in tags.items():
         if text is None and (tag or _tag(running, place)):
@@ -429,10 +428,7 @@ def differences(old: Any, new: Any, path: Keys = ()) -> Iterator[Change]:
 
 
 def _canonical(value: Any) -> str | None:
-    def whole(leaf: Any) -> Any:
-        return int(leaf) if isinstance(leaf, float) and leaf.is_integer() else leaf
-
-    return None if value is GONE else json.dumps(map_leaves(value, whole), sort_keys=True, default=str)
+    return None if value is GONE else json.dumps(map_leaves(value, chart.whole), sort_keys=True, default=str)
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

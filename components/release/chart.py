@@ -81,7 +81,7 @@ def render(
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + mask(text.strip(), secrets)) from None
     # The engine's wire has one type of number.
-    return list(map_leaves((answer.value or {}).get("result", []), _whole))
+    return list(map_leaves((answer.value or {}).get("result", []), whole))
 
 
 @contextmanager
@@ -99,7 +99,8 @@ def _masked_debug_log(secrets: list[str]) -> Iterator[None]:
         pulumi.log.debug = log
 
 
-def _whole(leaf: Any) -> Any:
+def whole(leaf: Any) -> Any:
+    """`leaf` as an integer where it is a whole number."""
     return int(leaf) if isinstance(leaf, float) and leaf.is_integer() else leaf
 
 
