@@ -131,6 +131,8 @@ class ControlPlane:
             with locked(cache_folder() / "ports.lock", "another sandbox is being set up"):
                 self._kwokctl(
                     *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
+                    # A kwok that is started again would wait for the leases of the one before: 200 s.
+                    *("--node-lease-duration-seconds", "0"),
                     # Each is the only one: an election would end it when the API server is gone for a while.
                     *("--extra-args", "kube-controller-manager=leader-elect=false"),
                     *("--extra-args", "kube-scheduler=leader-elect=false"),
