@@ -361,7 +361,8 @@ def config_of(
         _cut(values, path)
     image_tag = _take_tags(values, own, newest.values)
     left = []
-    for path, now, then in list(differences(own, values)):
+    changed = [part for change in differences(own, values) for part in _parts(*change)]
+    for path, now, then in changed:
         if then is not GONE and _is_secret(path, then, secrets, is_ours):
             left.append(_path((VALUES, *path)))
             if now is GONE:
@@ -373,6 +374,15 @@ def config_of(
             _put(values, path, None)  # Helm keeps no record of it
     back = {VALUES: values} if values or VALUES in config else {}
     return Back(config=back | ({IMAGE_TAG: image_tag} if image_tag else {}), left=left)
+
+
+def _parts(path: Keys, now: Any, then: Any) -> Iterator[Change]:
+    """A mapping that is not there today, value by value: a credential in it keeps back no other."""
+    if now is GONE and isinstance(then, Mapping) and then:
+        for key, below in then.items():
+            yield from _parts((*path, key), now, below)
+    else:
+        yield path, now, then
 
 
 def _take_tags(values: dict[str, Any], own: Any, running: Any) -> str | None:

@@ -103,6 +103,9 @@ def _compare(
             raise
         return Drift(item=item, texts=[f"{kind} {name} is missing: it was deleted by hand"], patch={})
 
+    if _holds(live, bare(item)):
+        return None  # without asking once more: most objects are so
+
     def is_ignored(at: Path) -> bool:
         field = f"{kind}/{name}:{_dotted(at)}"
         return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in ignored)
@@ -120,6 +123,13 @@ def _compare(
         texts.append(f"{kind} {name}: {_dotted(at)} is {is_}, not {was}{_by(live, at)}")
     patch = difference(now, _undone(before, now, is_ignored))
     return Drift(item=item, texts=texts, patch=patch) if texts else None
+
+
+def _holds(live: Any, recorded: Any) -> bool:
+    """Whether merging `recorded` into `live` would change nothing."""
+    if isinstance(recorded, Mapping) and isinstance(live, Mapping):
+        return all(_holds(live.get(key), value) for key, value in recorded.items())
+    return type(live) is type(recorded) and bool(live == recorded)
 
 
 def _undone(before: Any, now: Any, is_ignored: Callable[[Path], bool], at: Path = ()) -> Any:

@@ -7,6 +7,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from urllib.parse import quote, quote_plus
 
 import pulumi
 import pytest
+import yaml
 from lightkube.resources.core_v1 import Namespace, Secret
+from pulumi.automation.events import EngineEvent
 from pydantic import SecretStr
 
 from components.release import adoption, chart, drift, dry_run, objects, record, rollout
 from components.release import secret_values as module
-from operations import engine, report
+from operations import engine, old_values, report, rollback
+from operations.__main__ import main
 from settings import Settings
 from tests.conftest import FOLDER
 from tests.engine.conftest import Project, Run
@@ -324,6 +328,144 @@ def test_the_failure_report_is_masked_and_only_by_the_mask(
     assert not run.ok
     assert seen(run.output)
     assert seen(report.read_text())
+
+
+# -- day two ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rollback_(canary: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command, on a stack whose first revision had the credential among its open values."""
+    config = yaml.safe_load(canary.config_file.read_text())["config"]["mern:values"]
+    canary.configure(values={"mernServer": {"env": {"COPY": f"see {CANARY}", "LEVEL": "debug"}}})
+    assert canary.up().ok
+    canary.configure(values=None)
+    canary.configure(values=config)
+    canary.set_secret("mern:awsSecretAccessKey", f"new-{CANARY}")
+    assert canary.up().ok
+    monkeypatch.chdir(canary.folder)
+    monkeypatch.setenv("PATH", canary.cluster.env["PATH"])
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    history = record.history
+
+    def with_a_failure(*given: Any) -> list[record.Record]:
+        found = history(*given)
+        said = f"Upgrade failed: {json.dumps(URI)}"
+        return [replace(found[0], revision=0, status="failed", description=said), *found]
+
+    monkeypatch.setattr(record, "history", with_a_failure)
+
+    def run(*arguments: str) -> int:
+        return main(["rollback", *arguments, "--stack", canary.stack], lambda _: canary.open())
+
+    return run
+
+
+def test_a_rollback_shows_and_leaves_nothing_and_only_by_its_masks(
+    canary: Project,
+    rollback_: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    written: list[str] = []
+    write = rollback._write
+    monkeypatch.setattr(rollback, "_write", lambda file, text: written.append(text) or write(file, text))
+    capfd.readouterr()
+
+    assert rollback_() == 0
+    assert rollback_("0") == 1
+    assert rollback_("1") == 1  # declined
+
+    said = "".join(capfd.readouterr())
+    assert "Upgrade failed" in said
+    assert "+ mern:values.mernServer.env" in said
+    assert (
+        "another than then; today's are kept: mern:awsSecretAccessKey" in said or "today's are kept" in said
+    )
+    assert "a credential stands there: mern:values.mernServer.env.COPY" in said
+    assert not seen("\n".join([said, *written]))
+    with monkeypatch.context() as patch:
+        patch.setattr(rollback, "_is_secret", lambda *_: False)
+        rollback_("1")
+        assert seen("\n".join(written))
+        assert not seen("".join(capfd.readouterr()))
+    for command in ([], ["0"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(rollback, "mask", unmasked)
+            rollback_(*command)
+            assert seen("".join(capfd.readouterr()))
+    written.clear()
+
+    assert rollback_("1", "--yes") == 0
+
+    assert "has the config of revision 1" in capfd.readouterr().out
+    assert "LEVEL: debug" in canary.config_file.read_text()
+    assert not seen("\n".join([canary.config_file.read_text(), canary.raw_state(), *written]))
+
+
+def test_values_files_are_moved_without_it_and_only_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack_file, old, broken = (tmp_path / name for name in ("Pulumi.staging.yaml", "old.yaml", "broken.yaml"))
+    env = {
+        "DB_PASSWORD": CANARY,
+        "CACHE": f"redis://:{quote(CANARY)}@cache.invalid",
+        "API_TOKEN": base64.b64encode(URI.encode()).decode(),
+        "LOG": "debug",
+    }
+    server = {"replicaCount": 2, "mongodbUri": URI, "jwtSecret": OTHER, "env": env}
+    script = {"aws": {"accessKeyId": PARTS["mern:awsAccessKeyId"], "secretAccessKey": CANARY}}
+    old.write_text(yaml.safe_dump({"mern-server": server, "python-script": script}))
+    broken.write_text(f"mern-server:\n  jwtSecret: [{json.dumps(CANARY)}\n  mongodbUri: {json.dumps(URI)}\n")
+    monkeypatch.chdir(tmp_path)
+
+    def run(file: Path) -> str:
+        stack_file.write_text("config:\n  mern:namespace: {name: shop}\n")
+        main(["move", str(file), "--stack", "staging", "--write"])
+        return "".join(capfd.readouterr()) + stack_file.read_text()
+
+    moved = run(old)
+    assert "replicas: 2" in moved
+    assert "LOG: debug" in moved
+    for path in ("mongodbUri", "jwtSecret", "env.DB_PASSWORD", "env.CACHE", "env.API_TOKEN"):
+        assert f"mern-server.{path}" in moved, path
+    assert not seen(moved)
+    refused = run(broken)
+    assert "error: " in refused
+    assert not seen(refused)
+    monkeypatch.setattr(old_values, "_is_credential", lambda *_: False)
+    assert seen(run(old))
+
+
+def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_by_the_masks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = {
+        "op": "update",
+        "urn": f"urn:pulumi:staging::mern::x:y:Z::{CANARY}",
+        "type": "x:y:Z",
+        "provider": "",
+        "old": {"type": "x:y:Z", "urn": "", "custom": True, "id": "1", "inputs": {"a": {CANARY: 1}}},
+        "new": {"type": "x:y:Z", "urn": "", "custom": True, "id": "1", "inputs": {"a": [URI]}},
+        "detailedDiff": {"a": {"diffKind": "update", "inputDiff": True}},
+    }
+    told = {"severity": "error", "color": "never", "prefix": "", "message": f"no {json.dumps(URI)}"}
+    events = [
+        EngineEvent.from_json({"sequence": 1, "timestamp": 1, "resourcePreEvent": {"metadata": step}}),
+        EngineEvent.from_json({"sequence": 2, "timestamp": 1, "diagnosticEvent": told}),
+    ]
+
+    def written() -> str:
+        run = engine.Run(command="up", ok=False, failure=f"locked by {CANARY}")
+        engine.gather(run, events, [URI, CANARY])
+        return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), run.failure])
+
+    assert "[secret]" in written()
+    assert not seen(written())
+    for name, without in (("mask", unmasked), ("plain", lambda value, _: value)):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, name, without)
+            assert seen(written())
 
 
 # -- what the engine is not needed for ----------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_a_credential_never_gets_into_the_stack_file() -> None:
     assert ours.config["mern:values"]["mernServer"]["env"] == {"COPY": "none", "LEVEL": "debug"}
     assert ours.left == ["mern:values.mernServer.env.COPY"]
     assert "legacy" not in foreign.config["mern:values"]
-    assert foreign.left == [*ours.left, "mern:values.legacy"]
+    assert foreign.left == [*ours.left, "mern:values.legacy.password"]
 
 
 def test_a_value_that_was_set_to_nothing_stays_where_helm_keeps_no_record_of_it() -> None:
