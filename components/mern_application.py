@@ -233,8 +233,8 @@ class MernApplication(pulumi.ComponentResource):
         label = READINESS_GATE_OF_AUTO_MODE if auto_mode else READINESS_GATE
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
         opts = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
-        if plan.adopts is not None and settings.namespace.mode == "create":
-            opts.import_ = settings.namespace.name
+        if settings.release.adopt and plan.exists and settings.namespace.mode == "create":
+            opts.import_ = settings.namespace.name  # which the engine ignores where it is in the state
         namespace = _namespace(name, settings.namespace, {label: "enabled"}, opts)
         role = _script_role(settings, cluster, plan, self)
         self.release = ChartRelease(

@@ -98,6 +98,8 @@ class ReleasePlan:
     """What was changed by hand."""
     adopts: Record | None = None
     """The revision of somebody else that is taken over."""
+    exists: bool = False
+    """A release of this name is there."""
 
 
 def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
@@ -110,7 +112,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     plain = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     secrets = secrets_of(args.values)
-    description, notes, drifts, adopts = plain, list[str](), list[Drift](), None
+    description, notes, drifts, adopts, newest = plain, list[str](), list[Drift](), None, None
     recorded: list[dict[str, Any]] | None = []
     try:
         _refuse_dying_namespace(api, args.namespace)
@@ -161,6 +163,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         notes=notes,
         drifts=drifts,
         adopts=adopts,
+        exists=newest is not None,
     )
 
 
@@ -340,6 +343,7 @@ class ChartRelease(pulumi.ComponentResource):
             objects=plan.objects,
             restored=_untouched(plan) if args.drift == "restore" else [],
             adopts=plan.adopts is not None,
+            adopt=args.adopt,
             secrets=plan.secrets,
             timeout=args.timeout,
             unlock_revision=args.unlock_revision,

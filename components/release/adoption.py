@@ -61,13 +61,14 @@ def compare(found: Record, rendered: Iterable[Object], values: Mapping[str, Any]
     return notes
 
 
-def take_over(api: Api, found: Record) -> bool:
-    """Record a revision like `found` without its values; False where `found` is no longer the newest.
+def take_over(api: Api, found: Record, newest: int | None = None) -> bool:
+    """Record a revision like `found` without its values; False where `found`, or revision `newest`, is
+    no longer the newest.
 
     Raises:
         ApiError: the API server refused.
     """
-    return record.append(api, found, DESCRIPTION.format(revision=found.revision))
+    return record.append(api, found, DESCRIPTION.format(revision=found.revision), newest)
 
 
 def _is_kept(item: Object) -> bool:

@@ -158,17 +158,25 @@ def leave_replicas(api: Api, record: Record, keys: Container[Key]) -> bool:
     return _rewrite(api, record, manifest=text)
 
 
-def append(api: Api, record: Record, description: str) -> bool:
+def append(api: Api, record: Record, description: str, newest: int | None = None) -> bool:
     """Record one more revision with the objects of `record`, and without its values.
 
-    Returns False where `record` is not the newest any more.
+    Args:
+        api: of the cluster.
+        record: the revision that is deployed.
+        description: of the new one.
+        newest: number of the newest revision, where that is not `record`.
+
+    Returns:
+        False where there is a newer one by now.
     """
+    number = (newest or record.revision) + 1
     secret = api.get(_path(record.name, record.namespace, record.revision))
     release = _release(secret)
-    release |= {"version": record.revision + 1, "config": {}}
+    release |= {"version": number, "config": {}}
     release["info"] |= {"status": "deployed", "description": description}
-    name = f"sh.helm.release.v1.{record.name}.v{record.revision + 1}"
-    labels = {**secret["metadata"]["labels"], "version": str(record.revision + 1), "status": "deployed"}
+    name = f"sh.helm.release.v1.{record.name}.v{number}"
+    labels = {**secret["metadata"]["labels"], "version": str(number), "status": "deployed"}
     new = {
         "apiVersion": "v1",
         "kind": "Secret",

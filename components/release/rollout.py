@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.release import drift, dry_run, record
+from components.release import adoption, drift, dry_run, record
 from components.release.api import Api, Object
 from components.release.drift import Drift
 from components.release.secret_values import mask
@@ -47,6 +47,8 @@ class Rollout:
     """Changes made by hand that are put back."""
     adopts: bool = False
     """It takes over a release that somebody else has made."""
+    adopt: bool = False
+    """It may take over one that is not in this stack's state."""
     secrets: list[str]
     timeout: int
     unlock_revision: int | None
@@ -72,8 +74,8 @@ class Rollout:
         )
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
-        if not self.adopts:
-            await self._ask(self._refuse_a_taken_name)
+        if not self.adopts and (note := await self._ask(self._refuse_a_taken_name)):
+            pulumi.log.info(note, self.component)
         await self._begin()
 
     async def _before_update(self, _: pulumi.ResourceHookArgs) -> None:
@@ -105,14 +107,38 @@ class Rollout:
         # Not only the newest: over a failed upgrade Helm would install, and uninstall it all again
         # if that failed.
         taken = record.newest(self.api, self.name, self.namespace, "deployed")
-        if taken is not None:
-            raise RefusalError(
-                f"release {self.name} in namespace {self.namespace} exists already: revision "
-                f"{taken.revision} ({taken.description}) of {_day(taken.created)} is not in this stack's "
-                f"state. Take it over by\n    {self.adopt_command}\nor remove it by "
-                f"`helm uninstall {self.name} -n {self.namespace}`."
+        if taken is None:
+            return ""
+        if self.adopt:
+            return self._prepare_to_take_over(taken)
+        raise RefusalError(
+            f"release {self.name} in namespace {self.namespace} exists already: revision "
+            f"{taken.revision} ({taken.description}) of {_day(taken.created)} is not in this stack's "
+            f"state. Take it over by\n    {self.adopt_command}\nor remove it by "
+            f"`helm uninstall {self.name} -n {self.namespace}`."
+        )
+
+    def _prepare_to_take_over(self, taken: record.Record) -> str:
+        """Make a release importable that the plan had to take for this stack's own, as only a state that
+        was lost shows that it is not, or whose newest revision failed; what a preview says of that.
+
+        Raises:
+            RefusalError: always in an `up`: the next one takes it over.
+        """
+        if pulumi.runtime.is_dry_run():
+            return (
+                f"release {self.name} is there, but not in this stack's state: `pulumi up` records its "
+                "objects once more without its values and ends, and the one after takes it over"
             )
-        return ""
+        self._mend()
+        newest = record.newest(self.api, self.name, self.namespace)
+        if newest is None or not adoption.take_over(self.api, taken, newest.revision):
+            raise RefusalError(f"release {self.name} has just changed: run again.")
+        raise RefusalError(
+            f"release {self.name} in namespace {self.namespace} is ready to be taken over: its revision "
+            f"{newest.revision + 1} holds the objects of revision {taken.revision}, without its values. "
+            "Nothing else was changed. Run `pulumi up` again."
+        )
 
     def _refuse_what_is_gone(self) -> str:
         if not record.status(self.api, self.name, self.namespace):

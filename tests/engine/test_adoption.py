@@ -139,3 +139,58 @@ def test_a_take_over_that_fails_leaves_the_old_release_serving_and_goes_on_later
     done = project.up()
     assert done.ok, done.output
     assert project.up().changes == set()
+
+
+def lose_the_state(project: Project) -> None:
+    stack = project.open()
+    state = stack.export_stack()
+    state.deployment["resources"] = []
+    stack.import_stack(state)
+
+
+def test_a_stack_whose_state_was_lost_takes_its_own_release_over(project: Project) -> None:
+    assert project.up().ok
+    before = pods(project, "client") | pods(project, "server")
+    lose_the_state(project)
+    refused = project.preview()
+    assert not refused.ok
+    assert f"pulumi config set --path 'mern:release.adopt' true --stack {project.stack}" in refused.output
+    project.configure(release={"adopt": True})
+
+    seen = project.preview()
+    first = project.up()
+    second = project.up()
+
+    assert "and the one after takes it over" in seen.output
+    assert not first.ok
+    assert "its revision 2 holds the objects of revision 1, without its values" in first.output
+    assert second.ok, second.output
+    assert "takes over revision 2" in second.output
+    assert pods(project, "client") | pods(project, "server") == before
+    assert "kubernetes:core/v1:Namespace" in project.registered()
+    assert project.up().changes == set()
+    shown = "".join(run.output + run.events for run in (refused, seen, first, second)) + project.raw_state()
+    for secret in project.secrets.values():
+        assert secret not in shown
+        assert base64.b64encode(secret.encode()).decode() not in shown
+
+
+def test_a_release_whose_newest_revision_failed_is_taken_over_too(old_way: Project, helm: str) -> None:
+    project = old_way
+    before, deployment = pods(project, "client"), project.get(Deployment, "mern-client").metadata.uid
+    chart = str(project.folder / "old/chart")
+    command = [helm, "upgrade", "mern", chart, "--namespace", project.namespace, "--reuse-values"]
+    command += ["--wait", "--timeout", "2s", "--set", "mernClient.resources.limits.cpu=999"]
+    command += ["--set", "mernClient.resources.requests.cpu=999"]
+    assert subprocess.run(command, env=project.cluster.env, check=False, capture_output=True).returncode
+    project.configure(release={"adopt": True})
+
+    first = project.up()
+    second = project.up()
+
+    assert "its revision 3 holds the objects of revision 1" in first.output, first.output
+    assert second.ok, second.output
+    assert project.get(Deployment, "mern-client").metadata.uid == deployment
+    assert pods(project, "client") & before
+    assert hidden_in(first.output + second.output + second.events + project.raw_state()) == []
+    assert project.up().changes == set()
