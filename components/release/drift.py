@@ -64,9 +64,9 @@ def find(
         try:
             found = _compare(api, item, namespace, secrets, ignored)
         except ApiError as error:
-            findings.unchecked.append(f"{name}: {mask(str(error), secrets)}")
+            findings.unchecked.append(mask(f"{name}: {error}", secrets))
         except Exception as error:  # no connection
-            findings.unchecked.append(f"{name}: {type(error).__name__}")
+            findings.unchecked.append(mask(f"{name}: {type(error).__name__}", secrets))
         else:
             findings.drifts += [found] if found else []
 
@@ -101,7 +101,8 @@ def _compare(
     except ApiError as error:
         if error.code != 404:
             raise
-        return Drift(item=item, texts=[f"{kind} {name} is missing: it was deleted by hand"], patch={})
+        text = mask(f"{kind} {name} is missing: it was deleted by hand", secrets)
+        return Drift(item=item, texts=[text], patch={})
 
     if _holds(live, bare(item)):
         return None  # without asking once more: most objects are so
@@ -120,7 +121,7 @@ def _compare(
         is_, was = (
             MASK if hidden and each is not None else _shown(each, at, secrets) for each in (value, old)
         )
-        texts.append(f"{kind} {name}: {_dotted(at)} is {is_}, not {was}{_by(live, at)}")
+        texts.append(mask(f"{kind} {name}: {_dotted(at)} is {is_}, not {was}{_by(live, at)}", secrets))
     patch = difference(now, _undone(before, now, is_ignored))
     return Drift(item=item, texts=texts, patch=patch) if texts else None
 

@@ -117,7 +117,7 @@ def ask(
             if (group, item["kind"]) in brought:
                 opinion.unchecked.append(f"{label}: its kind comes with this very chart")
             else:
-                opinion.refusals.append(f"{label}: {error}")
+                opinion.refusals.append(f"{label}: {mask(str(error), secrets)}")
         except ApiError as error:
             why_not = _not_an_opinion(error)
             if why_not:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pulumi
 
 from components.release import adoption, drift, dry_run, record
-from components.release.api import Api, Object
+from components.release.api import Api, ApiError, Object, UnreachableError
 from components.release.drift import Drift
 from components.release.secret_values import mask
 from components.release.workloads import Workload, observe, read_log, watched
@@ -96,11 +96,12 @@ class Rollout:
         is a warning: Helm will find out. In a preview the plan has said so."""
         try:
             return await asyncio.to_thread(question)
-        except RefusalError:
-            raise
+        except RefusalError as error:
+            raise RefusalError(mask(str(error), self.secrets)) from None
         except Exception as error:
             if not pulumi.runtime.is_dry_run():
-                pulumi.log.warn(f"Helm's record could not be read ({_reason(error)})", self.component)
+                text = f"Helm's record could not be read ({_reason(error)})"
+                pulumi.log.warn(mask(text, self.secrets), self.component)
             return ""
 
     def _refuse_a_taken_name(self) -> str:
@@ -354,4 +355,6 @@ def _day(when: datetime) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """In words, where they are the API server's: others, as of a YAML parser, can quote what they read."""
+    said = str(error) if isinstance(error, ApiError | UnreachableError) else ""
+    return said or type(error).__name__

@@ -1,5 +1,6 @@
 """A credential with every character that quoting changes goes everywhere, and is seen nowhere."""
 
+import asyncio
 import base64
 import html
 import json
@@ -11,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote, quote_plus
 
 import pulumi
@@ -20,8 +22,11 @@ from lightkube.resources.core_v1 import Namespace, Secret
 from pulumi.automation.events import EngineEvent
 from pydantic import SecretStr
 
-from components.release import adoption, chart, drift, dry_run, objects, record, rollout
+from components import release
+from components.release import ReleaseArgs, adoption, chart, drift, dry_run, objects, record, rollout
 from components.release import secret_values as module
+from components.release.api import ApiError, UnknownKindError, UnreachableError
+from components.release.chart import ChartError
 from operations import engine, old_values, report, rollback
 from operations.__main__ import main
 from settings import Settings
@@ -369,7 +374,12 @@ def test_a_rollback_shows_and_leaves_nothing_and_only_by_its_masks(
 ) -> None:
     written: list[str] = []
     write = rollback._write
-    monkeypatch.setattr(rollback, "_write", lambda file, text: written.append(text) or write(file, text))
+
+    def writing(file: Path, text: str) -> None:
+        written.append(text)
+        write(file, text)
+
+    monkeypatch.setattr(rollback, "_write", writing)
     capfd.readouterr()
 
     assert rollback_() == 0
@@ -458,7 +468,7 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
     def written() -> str:
         run = engine.Run(command="up", ok=False, failure=f"locked by {CANARY}")
         engine.gather(run, events, [URI, CANARY])
-        return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), run.failure])
+        return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), repr(run)])
 
     assert "[secret]" in written()
     assert not seen(written())
@@ -555,6 +565,117 @@ def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> N
     assert "deleted: Deployment web, Secret web" in notes
     assert "values given there and not by this stack: password, uri.of" in notes
     assert not seen(notes)
+
+
+class Refusing:
+    """An API server that quotes the credential in whatever it answers."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def collection(self, *_: Any) -> str:
+        if isinstance(self.error, UnknownKindError):
+            raise self.error
+        return "webs"
+
+    def get(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+    create = merge_patch = items = now = get
+
+
+QUOTED = f"no {json.dumps(URI)} nor {CANARY}"
+CAUSES = [{"field": f"data[{CANARY}]", "message": QUOTED}]
+ANSWERS = {
+    "refuses": ApiError(422, {"message": QUOTED}),
+    "refuses fields": ApiError(422, {"message": QUOTED, "details": {"causes": CAUSES}}),
+    "has a dead webhook": ApiError(500, {"message": f"failed calling webhook: {QUOTED}"}),
+    "is in trouble": ApiError(503, {"message": QUOTED}),
+    "does not know the kind": UnknownKindError(QUOTED),
+    "cannot be reached": UnreachableError(QUOTED),
+    "is not understood": ValueError(QUOTED),
+}
+
+
+def hooks_of(server: Any, *restored: drift.Drift) -> Any:
+    return rollout.Rollout(
+        api=server,
+        name="web",
+        namespace="shop",
+        objects=[],
+        restored=restored,
+        secrets=[URI, CANARY],
+        timeout=1,
+        unlock_revision=None,
+        unlock_command="",
+        adopt_command="",
+        component=Mock(),
+    )
+
+
+def told(hooks: Any, question: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a hook that asks this question shows, in an `up`."""
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: lines.append(text))
+    try:
+        asyncio.run(hooks._ask(question))
+    except rollout.RefusalError as refusal:
+        lines.append(str(refusal))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+def test_whatever_the_api_server_answers_does_not_show_it(
+    answer: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: Any = Refusing(answer)
+    secrets = [URI, CANARY]
+    item = {"apiVersion": "v1", "kind": "Web", "metadata": {"name": f"web-{CANARY}"}}
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
+    hooks = hooks_of(server, drift.Drift(item=item, texts=[], patch={"a": 1}))
+    monkeypatch.setattr(release.chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(release.chart, "render", lambda *_: [item])
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    asked = dry_run.ask(server, [item], [], "web", "shop", secrets)
+    found = drift.find(server, [item], "shop", secrets)
+    try:
+        planned = release.plan_release(args, Mock(), server).notes
+    except ChartError as refusal:
+        planned = [str(refusal)]
+
+    shown = [
+        *(asked.refusals + asked.unchecked),
+        *found.unchecked,
+        *planned,
+        told(hooks, hooks._refuse_a_taken_name, monkeypatch),
+    ]
+    with pytest.raises(rollout.RefusalError) as refused:
+        hooks._put_back()
+    shown += [str(refused.value), module.mask(hooks._report(QUOTED), secrets)]
+
+    assert all(shown[:4]), shown
+    assert seen(str(answer))
+    assert not seen("\n".join(shown))
+
+
+def test_a_revision_whose_description_quotes_it_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = record.Record(
+        name="web",
+        namespace="shop",
+        revision=3,
+        status="deployed",
+        description=QUOTED,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values={},
+        manifest="",
+    )
+    monkeypatch.setattr(record, "newest", lambda *_: there)
+    hooks = hooks_of(Mock())
+    assert "revision 3 (no" in told(hooks, hooks._refuse_a_taken_name, monkeypatch)
+    assert not seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
+    monkeypatch.setattr(rollout, "mask", unmasked)
+    assert seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
 
 
 @pytest.mark.parametrize(
