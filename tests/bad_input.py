@@ -391,7 +391,8 @@ class StackFiles:
             stack.preview(color="never")
         except auto.errors.CommandError as error:
             if not message:
-                message += _without_folder(str(error).split("stderr:", 1)[-1], self.folder)
+                said = _without_folder(str(error).split("stderr:", 1)[-1], self.folder)
+                message += said or str(error).splitlines()  # the program failed in another way
         return Case(text.replace("\t", "⇥"), tuple(message))
 
 

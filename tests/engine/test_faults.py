@@ -14,7 +14,7 @@ from lightkube.resources.core_v1 import Namespace, Node, Pod
 
 from tests.conftest import TestCluster
 from tests.engine.conftest import Project, new_project
-from tests.engine.faults import DOC, INTRODUCTION, WRITE, Fault, row
+from tests.engine.faults import DOC, INTRODUCTION, WRITE, Fault, row, until
 
 rows: dict[str, str] = {}
 
@@ -101,7 +101,7 @@ def test_the_old_version_serves_the_cause_is_named_and_the_next_up_works(fault: 
         run = project.up()
         assert run.ok, run.output
     assert image(project, fault.part).endswith(tag)
-    assert len(ready(project)) == 2
+    until(lambda: len(ready(project)) == 2)  # Helm does not wait for the end of the old ones
     project.configure(release={"unlockRevision": None})
     again = project.preview()
     assert again.changes == set(), again.output
