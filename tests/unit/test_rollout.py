@@ -13,7 +13,7 @@ import pulumi
 import pytest
 
 from components.release import record, rollout
-from components.release.api import ApiError
+from components.release.api import ApiError, UnreachableError
 from components.release.dry_run import unsized
 from components.release.record import Record
 from components.release.rollout import RefusalError, Rollout, is_mendable, pending_text
@@ -26,7 +26,7 @@ class NoApi:
     """No API server answers."""
 
     def __getattr__(self, name: str) -> Any:
-        raise ConnectionError(f"no {name}")
+        raise UnreachableError(f"no {name}")
 
 
 @pytest.fixture
