@@ -14,6 +14,10 @@ from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
 from sandbox.tools import CHECKS, locked, prepare
 
+# Of the SDK, where the program runs in this process: now and then it does not find the engine that has
+# just started it, and nothing has happened yet. The program's own process, which users have, is not so.
+LOST_ENGINE = "failed to connect to all addresses"
+
 # Each worker of pytest-xdist has a control plane and an engine of its own.
 FOLDER = PROJECT / f".sandbox/test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 

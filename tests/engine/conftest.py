@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightkube.resources.core_v1 import Namespace
 from pulumi import automation as auto
 
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider, resources
-from tests.conftest import FOLDER, TestCluster
+from tests.conftest import FOLDER, LOST_ENGINE, TestCluster
 
 Change = tuple[str, str]
 """Operation and object, as in `("update", "Deployment mern-client")`."""
@@ -129,6 +130,13 @@ class Project:
         return self._run("destroy", **options)
 
     def _run(self, command: str, **options: Any) -> Run:
+        run = self._run_once(command, **options)
+        if not (run.ok or run.operations) and LOST_ENGINE in run.output:
+            warnings.warn(f"{command} is run again: the SDK did not find the engine", stacklevel=2)
+            run = self._run_once(command, **options)
+        return run
+
+    def _run_once(self, command: str, **options: Any) -> Run:
         lines: list[str] = []
         operations: dict[str, str] = {}
         reported: list[auto.events.EngineEvent] = []
