@@ -391,7 +391,7 @@ def _(project: Project) -> Iterator[None]:
     then="changes nothing",
     fails=False,
     old_serves=False,
-    timeout=30,
+    timeout=90,  # until the scheduler comes back to the API server: half a minute at times
 )
 def _(project: Project) -> Iterator[None]:
     known = {pod.metadata.uid for pod in project.list(Pod)}
