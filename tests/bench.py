@@ -225,17 +225,16 @@ def compare(sides: list[Any], rounds: int) -> None:
             side.run("up", "unchanged up")
 
 
-def looking(name: str) -> float:
-    """Seconds of looking for drift in the release of a namespace, as each `up` and preview does."""
+def looking(release: str, namespace: str) -> float:
+    """Seconds of looking for drift in a release, as each `up` and preview does."""
     api = Api(yaml.safe_load((FOLDER / "kubeconfig").read_text()))
-    release = "mern" if name.startswith("bench") else "many"
-    found = record.newest(api, release, name)
+    found = record.newest(api, release, namespace)
     if found is None:
-        raise RuntimeError(f"no release {release} in {name}")
+        raise RuntimeError(f"no release {release} in {namespace}")
     seconds = []
     for _ in range(ROUNDS):
         started = time.monotonic()
-        drift.find(api, found.objects(), name, [])
+        drift.find(api, found.objects(), namespace, [])
         seconds.append(time.monotonic() - started)
     return statistics.median(seconds)
 
@@ -260,8 +259,8 @@ def running() -> Iterator[tuple[ControlPlane, str, float]]:
     prepare(FOLDER / "bin")
     started = time.monotonic()
     with empty_control_plane() as control_plane:
-        first = time.monotonic() - started
-        yield control_plane, choose_provider(FOLDER), first
+        seconds = time.monotonic() - started
+        yield control_plane, choose_provider(FOLDER), seconds
 
 
 def rows_of(what: str, ours: Side, bare: Side, others: tuple[Any, ...] = (None, None)) -> list[list[str]]:
@@ -310,13 +309,13 @@ def main() -> None:
         others = application(engine, "bench-empty", nothing), helm("bench-helm")
         compare([ours, bare, *others], ROUNDS)
         rows += rows_of("this project's chart", ours, bare, others)
-        looked = [looking("bench-ours")]
+        looked = [looking("mern", "bench-ours")]
         for count, rounds in GROWTH.items():
             ours = generated(engine, count, True, control_plane)
             bare = generated(engine, count, False, control_plane)
             compare([ours, bare], rounds)
             rows += rows_of(f"{count} ConfigMaps", ours, bare)
-        looked.append(looking(f"many-{count}-shown"))
+        looked.append(looking("many", f"many-{count}-shown"))
     loaded = imports()
     a, b = loaded["ours"], loaded["bare"]
     rows.append(["the program", "its imports", "", "", f"{b:.2f}", f"{a:.2f}", "", f"{a / b:.2f}", ""])

@@ -389,9 +389,7 @@ def test_a_rollback_shows_and_leaves_nothing_and_only_by_its_masks(
     said = "".join(capfd.readouterr())
     assert "Upgrade failed" in said
     assert "+ mern:values.mernServer.env" in said
-    assert (
-        "another than then; today's are kept: mern:awsSecretAccessKey" in said or "today's are kept" in said
-    )
+    assert "today's are kept: mern:awsSecretAccessKey\n" in said
     assert "a credential stands there: mern:values.mernServer.env.COPY" in said
     assert not seen("\n".join([said, *written]))
     with monkeypatch.context() as patch:
