@@ -64,7 +64,8 @@ class ReleaseArgs:
     """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
     chart sets, each deployment sets again: a chart has to leave out what others own for good."""
     adopt: bool = False
-    """Take over a release of this name that somebody else has made."""
+    """Take over a release of this name that is not in the stack's state: one that somebody else has
+    made, or this stack's own after its state was lost."""
     unlock_revision: int | None = None
     """A revision that a killed run has left pending and that may be marked failed at once; without
     it, one is mended when it is older than twice the timeout."""
