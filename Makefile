@@ -5,10 +5,10 @@ RUN := $(VENV)/bin/python -m
 SOURCES := __main__.py settings.py components docs operations sandbox tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status down env test bench check format pictures lock clean
+.PHONY: help up preview status down env test test-fast bench check format pictures lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/run ## Start the sandbox where it is not running, deploy the local stack, show what runs
 	@$(RUN) sandbox up
@@ -26,7 +26,10 @@ env: $(VENV)/run ## Print the variables for kubectl, helm and pulumi: eval "$$(m
 	@$(RUN) sandbox env
 
 test: $(VENV)/dev ## Run all tests, on control planes of their own (ARGS=…: of pytest)
-	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+test-fast: $(VENV)/dev ## Run the tests that need no control plane
+	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not cluster" $(ARGS)
 
 bench: $(VENV)/dev ## Measure what the release component costs; writes docs/bench.md
 	@$(RUN) tests.bench
@@ -37,7 +40,7 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) mypy
 	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
-		prepare(Path(".sandbox/checks"), CHECKS)'
+		prepare(Path(".sandbox/checks"), [CHECKS])'
 	@.sandbox/checks/actionlint -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
 	@$(VENV)/bin/shellcheck .ci/run
 
@@ -54,7 +57,7 @@ lock: $(VENV)/dev ## Pin the Python packages anew, with hashes
 LOCK := -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-clean: ## Remove the sandbox and the virtual environment; built programs stay in the cache
+clean: ## Remove the sandbox and the virtual environment; built programs and your stack file stay
 	@if [ -x $(VENV)/bin/python ]; then $(RUN) sandbox clean; fi
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

@@ -6,26 +6,28 @@ from components import preflight
 from components.cluster import connect
 from components.load_balancer_controller import LoadBalancerController
 from components.mern_application import MernApplication, plan_application
+from components.release import quiet_exit
 from settings import Settings
 
-settings = Settings.load()
-cluster = connect(settings.cluster, settings.aws)
+with quiet_exit():  # nothing of the language host stands below what this says
+    settings = Settings.load()
+    cluster = connect(settings.cluster, settings.aws)
 
-# Whatever can refuse the deployment does so here, before anything but the providers is registered:
-# `pulumi up` in CI shows no preview, and a bad chart must not leave half of the stack changed.
-plan = plan_application(settings, cluster)
-preflight.check(settings, cluster, plan)
-controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster)
+    # Whatever can refuse the deployment does so here, before anything but the providers is registered:
+    # `pulumi up` in CI shows no preview, and a bad chart must not leave half of the stack changed.
+    plan = plan_application(settings, cluster)
+    preflight.check(settings, cluster, plan)
+    controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster)
 
-controller = LoadBalancerController.install(controller_args, cluster)
-application = MernApplication("mern", plan, settings, cluster, [controller] if controller else [])
+    controller = LoadBalancerController.install(controller_args, cluster)
+    application = MernApplication("mern", plan, settings, cluster, [controller] if controller else [])
 
-pulumi.export("namespace", plan.args.namespace)
-pulumi.export("release", plan.args.name)
-pulumi.export("chart", plan.description)
-pulumi.export("revision", application.release.status["revision"])
-pulumi.export("hosts", application.hosts)
-pulumi.export("url", application.url)
-pulumi.export("loadBalancer", application.address)
-if controller:
-    pulumi.export("controllerRoleArn", controller.role_arn)
+    pulumi.export("namespace", plan.args.namespace)
+    pulumi.export("release", plan.args.name)
+    pulumi.export("chart", plan.description)
+    pulumi.export("revision", application.release.status["revision"])
+    pulumi.export("hosts", application.hosts)
+    pulumi.export("url", application.url)
+    pulumi.export("loadBalancer", application.address)
+    if controller:
+        pulumi.export("controllerRoleArn", controller.role_arn)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import yaml
 
+from components.aws import AbsentError, Aws, AwsError, CredentialsError, Description
 from components.release import Api
 from settings import AwsSettings, ClusterSettings
 
@@ -54,6 +54,8 @@ class Cluster:
     """For what the program itself reads."""
     eks: EksCluster | None = None
     aws_provider: aws.Provider | None = None
+    aws_api: Aws | None = None
+    """For what the program itself reads in AWS."""
 
 
 def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
@@ -63,43 +65,70 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
         pulumi.RunError: the kube config or the EKS cluster cannot be found.
     """
     if settings.eks_cluster_name is None:
-        assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
-        config = from_file(Path(settings.kubeconfig).expanduser(), settings.context)
+        config = kube_config(settings, account)
         server = config["clusters"][0]["cluster"].get("server", "")
         return _cluster(config, f"{settings.context}@{server}")
     assert account is not None  # Settings has seen to it  # noqa: S101
-    aws_provider = aws.Provider("aws", region=account.region, allowed_account_ids=[account.account_id])
-    found = _read(settings.eks_cluster_name, account, aws_provider)
-    eks = EksCluster(
-        name=found.name,
-        arn=found.arn,
-        vpc_id=found.vpc_config.vpc_id,
-        oidc_issuer=found.identities[0].oidcs[0].issuer.removeprefix("https://"),
-        is_auto_mode=any(compute.enabled for compute in found.compute_configs or []),
+    aws_api = Aws(account.region)
+    # Before the provider is registered, which would refuse in words of its own.
+    found = _describe(settings.eks_cluster_name, account, aws_api)
+    return _cluster(
+        _for_eks(found, account.region),
+        found["arn"],
+        eks=EksCluster(
+            name=found["name"],
+            arn=found["arn"],
+            vpc_id=found["resourcesVpcConfig"]["vpcId"],
+            oidc_issuer=found["identity"]["oidc"]["issuer"].removeprefix("https://"),
+            is_auto_mode=found.get("computeConfig", {}).get("enabled", False),
+        ),
+        aws_provider=aws.Provider("aws", region=account.region, allowed_account_ids=[account.account_id]),
+        aws_api=aws_api,
     )
-    config = _for_eks(found, account.region)
-    return _cluster(config, found.arn, eks=eks, aws_provider=aws_provider)
 
 
-def _read(name: str, account: AwsSettings, provider: aws.Provider) -> aws.eks.AwaitableGetClusterResult:
-    """What AWS says of the cluster."""
+def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[str, Any]:
+    """A kube config with the cluster that the stack's config names, and no other.
+
+    Raises:
+        pulumi.RunError: the kube config or the EKS cluster cannot be found.
+    """
+    if settings.eks_cluster_name is None:
+        assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
+        return from_file(Path(settings.kubeconfig).expanduser(), settings.context)
+    assert account is not None  # Settings has seen to it  # noqa: S101
+    return _for_eks(_describe(settings.eks_cluster_name, account, Aws(account.region)), account.region)
+
+
+def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
+    """The EKS cluster as AWS describes it, in the stack's own account and no other."""
     try:
-        return aws.eks.get_cluster(name, opts=pulumi.InvokeOptions(provider=provider))
-    except Exception as error:  # the SDK has no narrower one
-        text = str(error).rpartition("returned an error: ")[2]
-    if other := re.search(r"AWS account ID not allowed: (\d+)", text):
+        caller = aws_api.account_id()
+        if caller != account.account_id:
+            raise pulumi.RunError(
+                f"mern:aws.accountId is {account.account_id}, but the AWS credentials in use are of account "
+                f"{caller}: choose others (AWS_PROFILE), and look at them by\n"
+                "      aws sts get-caller-identity"
+            )
+        found = aws_api.cluster(name)
+    except CredentialsError as error:
         raise pulumi.RunError(
-            f"mern:aws.accountId is {account.account_id}, but the AWS credentials in use are of account "
-            f"{other[1]}: choose others (AWS_PROFILE), and look at them by\n      aws sts get-caller-identity"
-        )
-    if "couldn't find resource" in text or "ResourceNotFound" in text:
+            f"mern:aws.accountId is {account.account_id}, but {error}: {error.remedy}"
+        ) from None
+    except AbsentError:
         raise pulumi.RunError(
             f"mern:cluster.eksClusterName: account {account.account_id} has no EKS cluster {name} in "
             f"{account.region}\n      aws eks list-clusters --region {account.region}\n"
             "      pulumi config set --path 'mern:cluster.eksClusterName' NAME"
+        ) from None
+    except AwsError as error:
+        raise pulumi.RunError(f"mern:cluster.eksClusterName: {name} could not be read: {error}") from None
+    if "endpoint" not in found:
+        raise pulumi.RunError(
+            f"mern:cluster.eksClusterName: {name} is {found['status']} and has no address: wait for it\n"
+            f"      aws eks wait cluster-active --name {name} --region {account.region}"
         )
-    reason = " ".join(text.split()).replace("1 error occurred: * ", "")
-    raise pulumi.RunError(f"mern:cluster.eksClusterName: {name} could not be read: {reason}")
+    return found
 
 
 def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
@@ -168,23 +197,24 @@ def _inline(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data
 
 
-def _for_eks(found: Any, region: str) -> dict[str, Any]:
+def _for_eks(found: Description, region: str) -> dict[str, Any]:
     """A kube config that asks `aws eks get-token` for credentials, so that no token is stored."""
+    arn = found["arn"]
     exec_ = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "aws",
-        "args": ["eks", "get-token", "--cluster-name", found.name, "--region", region],
+        "args": ["eks", "get-token", "--cluster-name", found["name"], "--region", region],
         "interactiveMode": "Never",
     }
     cluster = {
-        "server": found.endpoint,
-        "certificate-authority-data": found.certificate_authorities[0].data,
+        "server": found["endpoint"],
+        "certificate-authority-data": found["certificateAuthority"]["data"],
     }
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": found.arn, "cluster": cluster}],
-        "users": [{"name": found.arn, "user": {"exec": exec_}}],
-        "contexts": [{"name": found.arn, "context": {"cluster": found.arn, "user": found.arn}}],
-        "current-context": found.arn,
+        "clusters": [{"name": arn, "cluster": cluster}],
+        "users": [{"name": arn, "user": {"exec": exec_}}],
+        "contexts": [{"name": arn, "context": {"cluster": arn, "user": arn}}],
+        "current-context": arn,
     }

@@ -1,13 +1,12 @@
 """What a deployment to EKS takes for granted, looked at before anything is registered."""
 
-import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 
+from components.aws import AbsentError, Aws
 from components.cluster import Cluster, EksCluster
 from components.mern_application import alb_annotation, ingress_of
 from components.release import Api, ApiError, ReleasePlan
@@ -21,25 +20,8 @@ CONTROLLERS = {
 
 POD_IDENTITY_AGENT = "eks-pod-identity-agent"
 
-ABSENT = (
-    "couldn't find",
-    "could not find",
-    "NoSuchEntity",
-    "ResourceNotFound",
-    "no matching",
-    "empty result",
-)
-"""In the AWS provider's words, something that is not there."""
-
-KEY_TYPES = "RSA_1024,RSA_2048,RSA_3072,RSA_4096,EC_prime256v1,EC_secp384r1,EC_secp521r1"
-"""Without a list, AWS answers with RSA of up to 2048 bits alone."""
-
 # A fault with the command that mends it, or a note that refuses nothing.
 Finding = tuple[str, str]
-
-
-class _AbsentError(Exception):
-    """AWS knows no such thing."""
 
 
 def check(settings: Settings, cluster: Cluster, plan: ReleasePlan) -> None:
@@ -50,48 +32,55 @@ def check(settings: Settings, cluster: Cluster, plan: ReleasePlan) -> None:
     Raises:
         pulumi.RunError: with everything that is missing, each with its key and what mends it.
     """
-    eks = cluster.eks
-    if eks is None:
+    eks, aws = cluster.eks, cluster.aws_api
+    if eks is None or aws is None:
         return
-    ingress = ingress_of(plan)
-    wanted = settings.checks
-    opts = pulumi.InvokeOptions(provider=cluster.aws_provider)
-    checks: list[tuple[bool, str, Callable[[], Iterator[Finding]]]] = [
-        (
-            wanted.ingress_class and bool(ingress),
-            "the IngressClass",
-            lambda: _ingress_class(settings.load_balancer_controller.mode, ingress, cluster.api),
-        ),
-        (
-            wanted.subnets and bool(ingress),
-            "the subnets for load balancers",
-            lambda: _subnets(ingress, eks, opts),
-        ),
-        (
-            wanted.certificates and bool(ingress),
-            "the certificates",
-            lambda: _certificates(ingress, eks),
-        ),
-        (wanted.identity, "how pods get their roles", lambda: _identity(settings, eks, opts)),
-    ]
     faults = []
-    for is_wanted, what, found in checks:
-        if not is_wanted:
-            continue
-        try:
-            for text, mend in found():
+    checks = _wanted_checks(settings, cluster.api, eks, aws, ingress_of(plan))
+    # They ask different services, so all at once. Pulumi's log is for this thread alone.
+    with ThreadPoolExecutor(max_workers=len(checks) or 1) as threads:
+        for what, (findings, failure) in zip(checks, threads.map(_run, checks.values()), strict=True):
+            for text, mend in findings:
                 if mend:
                     faults.append(f"{text}\n      {mend}")
                 else:
                     pulumi.log.warn(text)
-        except Exception as error:  # no permission, no connection
-            pulumi.log.info(f"{what} could not be checked: {_in_short(error)}")
+            if failure:
+                pulumi.log.info(f"{what} could not be checked: {failure}")
     if faults:
         count = "1 thing is" if len(faults) == 1 else f"{len(faults)} things are"
         raise pulumi.RunError(
             f"{count} missing on EKS cluster {eks.name} (mern:checks switches these checks off):\n  "
             + "\n  ".join(faults)
         )
+
+
+def _wanted_checks(
+    settings: Settings, api: Api, eks: EksCluster, aws: Aws, ingress: Any
+) -> dict[str, Iterator[Finding]]:
+    """The checks by what they are about; none has begun."""
+    wanted, controller = settings.checks, settings.load_balancer_controller
+    checks = {}
+    if wanted.ingress_class and ingress:
+        checks["the IngressClass"] = _ingress_class(controller.mode, ingress, api)
+    if wanted.subnets and ingress:
+        checks["the subnets for load balancers"] = _subnets(ingress, eks, aws)
+    if wanted.certificates and ingress:
+        checks["the certificates"] = _certificates(ingress, eks, aws)
+    if wanted.identity:
+        checks["how pods get their roles"] = _identity(settings, eks, aws)
+    return checks
+
+
+def _run(check: Iterator[Finding]) -> tuple[list[Finding], str]:
+    """What a check finds, up to its failure, and the reason for that, empty where there was none."""
+    findings = []
+    try:
+        for finding in check:
+            findings.append(finding)
+    except Exception as error:  # no permission, no connection
+        return findings, (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return findings, ""
 
 
 def _ingress_class(mode: str, ingress: Any, api: Api) -> Iterator[Finding]:
@@ -131,42 +120,32 @@ def _runs_a_controller(api: Api) -> bool:
     return any(item.get("status", {}).get("readyReplicas") for item in found)
 
 
-def _subnets(ingress: Any, eks: EksCluster, opts: pulumi.InvokeOptions) -> Iterator[Finding]:
+def _subnets(ingress: Any, eks: EksCluster, aws: Aws) -> Iterator[Finding]:
     if alb_annotation(ingress, "subnets"):
         return
     internal = alb_annotation(ingress, "scheme") == "internal"
     tag = "kubernetes.io/role/internal-elb" if internal else "kubernetes.io/role/elb"
-    filters = [
-        aws.ec2.GetSubnetsFilterArgs(name="vpc-id", values=[eks.vpc_id]),
-        aws.ec2.GetSubnetsFilterArgs(name="tag-key", values=[tag]),
-    ]
-    try:
-        ids = _asked(lambda: aws.ec2.get_subnets(filters=filters, opts=opts)).ids
-    except _AbsentError:
-        ids = []
-    zones = set()
-    for subnet in ids:
-        zones.add(aws.ec2.get_subnet(id=subnet, opts=opts).availability_zone)
-        if len(zones) == 2:
-            return
-    if not ids:
+    subnets = aws.subnets({"vpc-id": eks.vpc_id, "tag-key": tag})
+    zones = sorted({subnet["AvailabilityZone"] for subnet in subnets})
+    if not subnets:
         yield (
             f"no subnet of {eks.vpc_id} has the tag {tag}: which to use is guessed from the routes",
             "",
         )
-    else:
+    elif len(zones) < 2:
+        ids = ", ".join(subnet["SubnetId"] for subnet in subnets)
         yield (
-            f"a load balancer needs subnets in two zones: of {eks.vpc_id} only {', '.join(ids)} in "
-            f"{', '.join(zones)} have the tag {tag}",
+            f"a load balancer needs subnets in two zones: of {eks.vpc_id} only {ids} in {zones[0]} have "
+            f"the tag {tag}",
             f"aws ec2 create-tags --resources SUBNET --tags Key={tag},Value=1",
         )
 
 
-def _certificates(ingress: Any, eks: EksCluster) -> Iterator[Finding]:
+def _certificates(ingress: Any, eks: EksCluster, aws: Aws) -> Iterator[Finding]:
     if "HTTPS" not in alb_annotation(ingress, "listen-ports"):
         return
     arns = [arn for arn in alb_annotation(ingress, "certificate-arn").split(",") if arn]
-    known = [each for each in _listed_certificates(eks.region) if not arns or each["CertificateArn"] in arns]
+    known = [each for each in aws.certificates() if not arns or each["CertificateArn"] in arns]
     where = "mern:values ingress.tls.certificateArns" if arns else f"the account in {eks.region}"
     for host in (rule["host"] for rule in ingress["spec"].get("rules") or [] if rule.get("host")):
         found = [each for each in known if any(_covers(name, host) for name in _names(each))]
@@ -188,18 +167,6 @@ def _certificates(ingress: Any, eks: EksCluster) -> Iterator[Finding]:
             )
 
 
-def _listed_certificates(region: str) -> list[dict[str, Any]]:
-    # Not by the provider: its function waits a minute for a name that is not there, and looks at no
-    # alternative names. The AWS CLI is needed anyway, for tokens of the cluster.
-    command = ["aws", "acm", "list-certificates", "--region", region, "--output", "json"]
-    command += ["--includes", f"keyTypes={KEY_TYPES}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip() or f"aws ended with {done.returncode}")
-    found: list[dict[str, Any]] = json.loads(done.stdout)["CertificateSummaryList"]
-    return found
-
-
 def _names(certificate: Any) -> list[str]:
     return [certificate["DomainName"], *(certificate.get("SubjectAlternativeNameSummaries") or [])]
 
@@ -208,7 +175,7 @@ def _covers(name: str, host: str) -> bool:
     return name == host or (name.startswith("*.") and name[2:] == host.partition(".")[2])
 
 
-def _identity(settings: Settings, eks: EksCluster, opts: pulumi.InvokeOptions) -> Iterator[Finding]:
+def _identity(settings: Settings, eks: EksCluster, aws: Aws) -> Iterator[Finding]:
     identities = set()
     if settings.load_balancer_controller.mode == "install":
         identities.add(settings.load_balancer_controller.identity)
@@ -217,30 +184,17 @@ def _identity(settings: Settings, eks: EksCluster, opts: pulumi.InvokeOptions) -
     if "irsa" in identities:
         arn = eks.oidc_provider_arn
         try:
-            _asked(lambda: aws.iam.get_open_id_connect_provider(arn=arn, opts=opts))
-        except _AbsentError:
+            aws.oidc_provider(arn)
+        except AbsentError:
             yield (
                 f"the account does not know the cluster's OIDC issuer ({arn}): pods get no roles by irsa",
                 f"eksctl utils associate-iam-oidc-provider --approve --cluster {eks.name}",
             )
     if "pod-identity" in identities and not eks.is_auto_mode:
         try:
-            _asked(lambda: aws.eks.get_addon(cluster_name=eks.name, addon_name=POD_IDENTITY_AGENT, opts=opts))
-        except _AbsentError:
+            aws.addon(eks.name, POD_IDENTITY_AGENT)
+        except AbsentError:
             yield (
                 f"the cluster lacks the add-on {POD_IDENTITY_AGENT}: pods get no roles by pod-identity",
                 f"aws eks create-addon --cluster-name {eks.name} --addon-name {POD_IDENTITY_AGENT}",
             )
-
-
-def _asked(question: Callable[[], Any]) -> Any:
-    try:
-        return question()
-    except Exception as error:  # the SDK raises a bare Exception for every failed call
-        if any(word in str(error) for word in ABSENT):
-            raise _AbsentError from None
-        raise
-
-
-def _in_short(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

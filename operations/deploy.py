@@ -8,16 +8,16 @@ import json
 import os
 import pwd
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pulumi import automation as auto
 
+from components.aws import Aws, AwsError
 from operations import cluster, engine
 from operations.engine import Run
 from operations.github import GitHub, GitHubError, ended_job
@@ -105,7 +105,7 @@ def _release(locks: list[Lock], stack: str, github: GitHub | None, done: list[st
     for lock, job in zip(locks, jobs, strict=True):
         try:
             _delete(lock.url)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, AwsError) as error:
             return f"{lock} could not be deleted: {error}."
         done.append(f"{lock} was left by a run that was killed ({job}): released.")
         print(done[-1], flush=True)
@@ -119,8 +119,8 @@ def _delete(url: str) -> None:
     if parts.scheme == "file":
         Path(unquote(parts.path)).unlink()
     elif parts.scheme == "s3":
-        target = f"s3://{parts.netloc}{unquote(parts.path)}"
-        subprocess.run(["aws", "s3", "rm", "--only-show-errors", target], check=True, timeout=60)
+        region = parse_qs(parts.query).get("region", [None])[0]
+        Aws(region).delete_object(parts.netloc, unquote(parts.path).removeprefix("/"))
     else:
         raise OSError(f"a state in {parts.scheme}:// is not known here")
 

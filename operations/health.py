@@ -2,17 +2,15 @@
 
 import contextlib
 import http.client
-import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from components.aws import Aws, AwsError
 from components.release import record
 from components.release.api import Api, ApiError
-from operations.cluster import aws
 from operations.report import code, pre
 
 ALB = "alb.ingress.kubernetes.io/"
@@ -89,7 +87,7 @@ def look(api: Api, namespace: str, name: str) -> Health:
     }
     try:
         _targets(api, namespace, services, health)
-    except (ApiError, RuntimeError) as error:
+    except (ApiError, AwsError) as error:
         health.problems.append(str(error))
     if address and notes.get(f"{ALB}scheme") == "internet-facing":
         _answer(address, host, secure, notes.get(f"{ALB}healthcheck-path", "/"), health)
@@ -112,11 +110,7 @@ def _targets(api: Api, namespace: str, services: set[str], health: Health) -> No
 
 
 def _states(service: str, arn: str, health: Health) -> None:
-    region = arn.split(":")[3]
-    answer = aws(
-        "elbv2", "describe-target-health", "--target-group-arn", arn, "--region", region, "--output", "json"
-    )
-    found: list[Mapping[str, Any]] = json.loads(answer)["TargetHealthDescriptions"]
+    found = Aws(arn.split(":")[3]).target_health(arn)
     # One that is draining belongs to the version before.
     states = [item for item in found if item["TargetHealth"]["State"] != "draining"]
     if not states:

@@ -1,80 +1,141 @@
 """The laptop's sandbox: `python -m sandbox up|preview|status|down|env|clean`.
 
-`up` has a real control plane running and the `local` stack deployed to it, on a machine without
-Docker and without a cloud account.
+`up` has a real control plane running and the `local` stack deployed to it by `pulumi up`, on a machine
+without Docker and without a cloud account.
 """
 
 import argparse
 import os
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from sandbox.control_plane import ControlPlane
-from sandbox.tools import SandboxError, locked, prepare
+from sandbox.control_plane import ControlPlane, stop_all
+from sandbox.tools import ETCD, KUBERNETES, KWOK, SandboxError, locked, prepare
 
 STACK = "local"
+PROJECT = Path(__file__).parent.parent
+CONFIG = PROJECT / f"Pulumi.{STACK}.yaml"
 
 
 class Sandbox:
     """The sandbox of this clone, with all it keeps in `.sandbox`."""
 
     def __init__(self) -> None:
-        project = Path(__file__).parent.parent
-        self.folder = project / ".sandbox"
-        self.tools = self.folder / "bin"
-        self.control_plane = ControlPlane(folder=self.folder, tools=self.tools)
+        from sandbox.engine import Engine
 
-    def start(self) -> Any:
-        """Have the control plane running; the stack, ready to be deployed."""
-        from sandbox.engine import MADE_UP_SECRETS, Engine, choose_provider
+        self.folder = PROJECT / ".sandbox"
+        self.engine = Engine(folder=self.folder)
+        self.control_plane = ControlPlane(folder=self.folder, tools=self.engine.tools)
 
-        prepare(self.tools)
-        kept = self.control_plane.start()
-        if not kept:  # what Pulumi remembers of the old one is void
-            shutil.rmtree(self.folder / "state", ignore_errors=True)
-        print(f"Control plane running, deployed by {choose_provider(self.folder)}", flush=True)
-        engine = Engine(folder=self.folder, tools=self.tools)
-        return engine.stack(STACK, MADE_UP_SECRETS)
-
-    def up(self) -> None:
+    def up(self, _: argparse.Namespace) -> int:
+        """Deploy the local stack, and show what runs."""
         started = time.monotonic()
-        stack = self.start()
-        color = "always" if sys.stdout.isatty() else "never"
-        done = stack.up(on_output=_say, on_error=_complain, color=color, show_secrets=False)
-        changed = {op: n for op, n in (done.summary.resource_changes or {}).items() if op != "same"}
-        print(f"\n{'Deployed' if changed else 'Nothing changed'}.", end=" ")
-        self.show()
-        print(
-            f"\nTook {time.monotonic() - started:.1f} s. Next: edit Pulumi.local.yaml or a template "
-            "in chart/, then `make preview` and `make up`;\n`make env` lets kubectl, helm and pulumi "
-            "look inside; `make down` stops it."
-        )
+        self._start()
+        # The preview is `make preview`.
+        code = self._pulumi("up", "--yes", "--skip-preview")
+        if code == 0:
+            print()
+            self._show()
+            print(
+                f"\nTook {time.monotonic() - started:.1f} s. Next: edit {CONFIG.name} or a template "
+                "in chart/, then `make preview` and `make up`;\n`make env` lets kubectl, helm and pulumi "
+                "look inside; `make down` stops it."
+            )
+        return code
 
-    def preview(self) -> None:
-        color = "always" if sys.stdout.isatty() else "never"
-        self.start().preview(on_output=_say, on_error=_complain, color=color, diff=DIFF)
+    def preview(self, args: argparse.Namespace) -> int:
+        """Show what `up` would change."""
+        self._start()
+        return self._pulumi("preview", *(["--diff"] if args.diff else []))
 
-    def status(self) -> None:
+    def status(self, _: argparse.Namespace) -> int:
+        """Show what runs."""
         running = self.control_plane.processes()
         if not running:
             print("The sandbox is stopped: `make up` starts it.")
-            return
+            return 0
         print(f"The sandbox runs ({len(running)} processes).", end=" ")
-        self.show()
+        self._show()
+        return 0
 
-    def show(self) -> None:
-        """What runs in the application's namespace."""
+    def down(self, _: argparse.Namespace) -> int:
+        """Stop all that this clone has started; what it stores is kept."""
+        stop_all(self.folder)
+        print("The sandbox is stopped; what it stores is kept: `make up` goes on from there.")
+        return 0
+
+    def clean(self, _: argparse.Namespace) -> int:
+        """Remove what the sandbox stores, but for what is the user's."""
+        stop_all(self.folder)
+        self.control_plane.remove()
+        keep = {"lock", self.engine.passphrase.name} if CONFIG.exists() else {"lock"}
+        for path in self.folder.iterdir():
+            if path.name not in keep:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        kept = f" {CONFIG.name} and the passphrase of its secrets stay." if CONFIG.exists() else ""
+        print(f"The sandbox is removed. Built programs stay in the cache for other clones.{kept}")
+        return 0
+
+    def env(self, _: argparse.Namespace) -> int:
+        """Print the variables that lead kubectl, helm and pulumi to the sandbox."""
+        variables = self.engine.environment() | {"KUBECONFIG": str(self.control_plane.kubeconfig)}
+        variables["PATH"] = str(self.engine.tools)
+        for key, value in variables.items():
+            print(f"export {key}={shlex.quote(value)}" + (':"$PATH"' if key == "PATH" else ""))
+        print('# Use it by: eval "$(make -s env)"')
+        return 0
+
+    def _start(self) -> None:
+        """Have the control plane running, and the stack ready to be deployed."""
+        encrypted = CONFIG.exists() and "encryptionsalt:" in CONFIG.read_text()
+        if encrypted and not self.engine.passphrase.exists():
+            raise SandboxError(
+                f"the secrets in {CONFIG.name} cannot be read: their passphrase, "
+                f"{self.engine.passphrase}, is gone.\nPut it back, or have the file made anew:\n"
+                f"    mv {CONFIG.name} {CONFIG.name}.old && make up"
+            )
+        prepare(self.engine.tools, [ETCD, KUBERNETES, KWOK])
+        provider = self.engine.prepare()
+        kept = self.control_plane.start()
+        if not kept:  # what Pulumi remembers of the old one is void
+            shutil.rmtree(self.folder / "state")
+            (self.folder / "state").mkdir()
+        print(f"Control plane running; {provider}", flush=True)
+        self.engine.make_local_stack(STACK)
+
+    def _pulumi(self, *args: str) -> int:
+        """Run the command line as a user does, in this terminal; return its exit code."""
+        process = subprocess.Popen(
+            [str(self.engine.tools / "pulumi"), *args, "--stack", STACK],
+            cwd=PROJECT,
+            env={**os.environ, **self.engine.environment()},
+        )
+        # A terminal sends Ctrl-C to both, and a second one would end the engine at once.
+        for each in (signal.SIGTERM, signal.SIGINT):
+            terminal = each == signal.SIGINT and sys.stdin.isatty()
+            signal.signal(each, signal.SIG_IGN if terminal else lambda it, _: process.send_signal(it))
+        return process.wait()
+
+    def _show(self) -> None:
+        """Print what runs in the application's namespace."""
         from lightkube.resources.apps_v1 import Deployment
         from lightkube.resources.batch_v1 import CronJob
         from lightkube.resources.core_v1 import Pod
         from lightkube.resources.networking_v1 import Ingress
 
-        namespace = _namespace()
+        try:
+            namespace = self.engine.pulumi("stack", "output", "namespace", "--stack", STACK).strip()
+        except SandboxError:
+            print("Nothing is deployed.")
+            return
         client = self.control_plane.client()
-        rows = []
+        rows: list[tuple[str, Any, str]] = []
         for item in client.list(Deployment, namespace=namespace):
             ready = item.status.readyReplicas or 0
             rows.append(("Deployment", item, f"{ready}/{item.spec.replicas} ready"))
@@ -89,48 +150,6 @@ class Sandbox:
         for kind, item, text in rows:
             print(f"  {kind:<11} {item.metadata.name:<28} {text}")
 
-    def down(self) -> None:
-        self.control_plane.stop()
-        print("The sandbox is stopped; what it stores is kept: `make up` goes on from there.")
-
-    def clean(self) -> None:
-        self.control_plane.remove()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        print("The sandbox is removed. Built programs stay in the cache for other clones.")
-
-    def env(self) -> None:
-        from sandbox.engine import Engine
-
-        engine = Engine(folder=self.folder, tools=self.tools)
-        variables = engine.environment() | {"KUBECONFIG": str(self.control_plane.kubeconfig)}
-        del variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"]  # an official `pulumi` may download
-        for key, value in variables.items():
-            text = value.replace(os.environ["PATH"], "$PATH") if key == "PATH" else value
-            print(f'export {key}="{text}"')
-        config = self.folder / f"work/{STACK}/Pulumi.{STACK}.yaml"
-        print(
-            '# Use it by: eval "$(make -s env)". With Pulumi\'s official installation this does the'
-            f" same as `make up`:\n#   pulumi up --stack {STACK} --config-file {config}"
-        )
-
-
-DIFF = False
-
-
-def _namespace() -> str:
-    import yaml
-
-    config = yaml.safe_load((Path(__file__).parent.parent / "Pulumi.local.yaml").read_text())
-    return str(config["config"]["mern:namespace"]["name"])
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
@@ -138,20 +157,13 @@ def main() -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("--diff", action="store_true", help="show the changed fields (preview)")
     args = parser.parse_args()
-    global DIFF  # noqa: PLW0603
-    DIFF = args.diff
     sandbox = Sandbox()
-    command = getattr(sandbox, args.command)
     try:
         if args.command in ("status", "env"):
-            command()
-        else:
-            with locked(
-                sandbox.folder / "lock",
-                "another sandbox command is at work in this clone",
-                wait=False,
-            ):
-                command()
+            return int(getattr(sandbox, args.command)(args))
+        why = "another sandbox command is at work in this clone"
+        with locked(sandbox.folder / "lock", why, wait=False):
+            return int(getattr(sandbox, args.command)(args))
     except SandboxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -161,12 +173,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. `make down` ends what still runs.", file=sys.stderr)
         return 130
-    except Exception as error:
-        # The engine has printed what is wrong; its own words would only be said again.
-        if type(error).__module__ == "pulumi.automation.errors":
-            return 1
-        raise
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 real ones, started by kwokctl; kwok plays the nodes, whose pods become ready but run no code."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,39 @@ PROGRAMS = {
     "kwok-controller": "kwok",
 }
 
+PORTS = (
+    "kubeApiserverPort",
+    "etcdPort",
+    "etcdPeerPort",
+    "kubeControllerManagerPort",
+    "kubeSchedulerPort",
+    "kwokControllerPort",
+)
+# Arguments beyond those that kwokctl gives.
+ARGUMENTS = [
+    # Else it looks for an address of this machine, and ends where there is no network.
+    {"name": "kube-apiserver", "extraArgs": [{"key": "advertise-address", "value": "192.0.2.1"}]},
+    # Each is the only one: an election would end it when the API server is gone for a while.
+    {"name": "kube-controller-manager", "extraArgs": [{"key": "leader-elect", "value": "false"}]},
+    {"name": "kube-scheduler", "extraArgs": [{"key": "leader-elect", "value": "false"}]},
+    # In the absolute path, kwok would take a comma or a quote for CSV.
+    {"name": "kwok-controller", "extraArgs": [{"key": "config", "value": "kwok.yaml", "override": True}]},
+]
+CONFIGURATION = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokctlConfiguration",
+    "componentsPatches": ARGUMENTS,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ControlPlane:
-    """One control plane, with all it keeps in `folder`."""
+    """One control plane, with all it keeps in `folder`.
+
+    What etcd stores and the certificates are kept from one start to the next. All else (configuration,
+    ports) is written anew for each, so that it fits when the clone was moved, the programs are newer
+    or the ports are taken.
+    """
 
     folder: Path
     tools: Path
@@ -39,177 +71,236 @@ class ControlPlane:
         return self.folder / "kubeconfig"
 
     @property
+    def _kwok(self) -> Path:
+        return self.folder.resolve() / "kwok"
+
+    @property
     def _home(self) -> Path:
-        return self.folder / "kwok/clusters" / NAME
+        """Folder of kwokctl, below what it takes for the user's home."""
+        return self._kwok / ".kwok/clusters" / NAME
+
+    @property
+    def _data(self) -> Path:
+        """Folder of what is kept, where it has always been."""
+        return self._kwok / "clusters" / NAME
 
     @property
     def _whole(self) -> Path:
-        """There when the control plane was once completely set up."""
-        return self._home / "whole"
+        """Mark of a control plane that was once completely set up."""
+        return self._data / "whole"
 
     def start(self) -> bool:
         """Have it running; False when it was set up afresh and is empty.
 
         Raises:
-            SandboxError: it cannot be started.
+            SandboxError: it does not start. What it stores is kept.
         """
-        if self._whole.exists():
-            if len(self.processes()) == len(PROGRAMS) and self._answers():
-                return True
-            if self._restart():
-                return True
-            print("The sandbox's control plane is broken and is set up afresh")
-        self.remove()
-        self._create()
-        return False
+        kept = self._whole.exists()
+        if kept and len(self.processes()) == len(PROGRAMS) and not self._problem():
+            return True
+        if kept:
+            self.stop()
+        else:
+            self.remove()
+        try:
+            with _ended_by_exception():
+                self._run()
+                self._keep_certificates()
+                if not kept:
+                    self._kwokctl("scale", "node", "--replicas", "2")
+                    self._whole.touch()
+        except SandboxError as error:
+            self.stop()
+            remedy = "\nWhat it stores is kept; `make clean` deletes it, and `make up` then starts over."
+            raise SandboxError(f"the control plane does not start: {error}{remedy * kept}") from None
+        except BaseException:
+            self.stop()
+            raise
+        return kept
 
-    def stop(self) -> None:
-        """End its processes, and only those; what it stores is kept."""
-        if running := self.processes():
-            self._kwokctl("stop", "cluster", check=False)
-            for how in (signal.SIGTERM, signal.SIGKILL):
-                for pid in self.processes():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, how)
-                _wait_for_end_of(running)
-        for file in self._home.glob("pids/*"):
-            file.unlink()
+    def stop(self) -> int:
+        """End its processes, and only those; what it stores is kept. Return how many they were."""
+        return _end(self.processes)
 
     def remove(self) -> None:
         """End its processes and delete what it stores."""
         self.stop()
-        shutil.rmtree(self.folder / "kwok", ignore_errors=True)
+        if self._kwok.exists():
+            self._whole.unlink(missing_ok=True)  # first: what is half deleted is not whole
+            shutil.rmtree(self._kwok)
         self.kubeconfig.unlink(missing_ok=True)
 
     def processes(self) -> set[int]:
-        """Ids of its processes, told by the folder in their command line, not by a stale file."""
-        mark = f"{self._home}/bin/"
-        return {pid for pid, command in _all_processes() if command.startswith(mark)}
+        """Ids of its processes."""
+        return set(_programs_in(re.escape(str(self._kwok))))
 
-    def _restart(self) -> bool:
-        self.stop()
-        for port in self._ports():
-            with socket.socket() as probe:
-                # As the servers do; else the last connections of a stopped one would be in the way.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    raise SandboxError(
-                        f"port {port}, on which this sandbox listens, is taken by another program.\n"
-                        "End that program, or run `make clean` for a new sandbox on other ports."
-                    ) from None
-        started = self._kwokctl("start", "cluster", check=False)
-        return started.returncode == 0 and self._answers(30)
-
-    def _ports(self) -> list[int]:
-        """Those that its programs listen on."""
-        text = (self._home / "kwok.yaml").read_text()
-        return [int(port) for port in re.findall(r"^ *\w*[pP]ort: (\d+)$", text, re.M)]
-
-    def _all_listen(self, seconds: float) -> bool:
-        give_up = time.monotonic() + seconds
-        for port in self._ports():
-            while True:
-                if len(self.processes()) < len(PROGRAMS):
-                    return False
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                if time.monotonic() > give_up:
-                    return False
+    def _run(self) -> None:
+        """Configure it around what etcd stores, and start it."""
+        known = self.kubeconfig.read_text() if self.kubeconfig.exists() else ""
+        self.kubeconfig.unlink(missing_ok=True)
+        # Of two at once, both could take the same free ports.
+        with locked(cache_folder() / "ports.lock", "another sandbox is being started"):
+            self._lay_out(_ports(known))
+            self._kwokctl(
+                *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
+                # A kwok that is started again would wait for the leases of the one before: 200 s.
+                *("--node-lease-duration-seconds", "0"),
+            )
+            begun = time.monotonic()
+            while (problem := self._problem()) or len(self.processes()) < len(PROGRAMS):
+                seconds = time.monotonic() - begun
+                # Not at once: a script that starts the program would be taken for something else.
+                if seconds > 1 and len(self.processes()) < len(PROGRAMS):
+                    raise SandboxError(f"a part of it has ended at once{self._log()}")
+                if seconds > 60:
+                    raise SandboxError(f"{problem}{self._log()}")
                 time.sleep(0.1)
-        return True
 
-    def _create(self) -> None:
-        binaries = []
-        for component, program in PROGRAMS.items():
-            # Absolute and resolved: kwokctl links it into its own folder.
-            binaries += [f"--{component}-binary", str((self.tools / program).resolve())]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # kwokctl takes ports that are free: of two at once, both would take the same.
-            with locked(cache_folder() / "ports.lock", "another sandbox is being set up"):
-                self._kwokctl(
-                    *("create", "cluster", "--runtime", "binary", "--kubeconfig", str(self.kubeconfig)),
-                    # A kwok that is started again would wait for the leases of the one before: 200 s.
-                    *("--node-lease-duration-seconds", "0"),
-                    # Each is the only one: an election would end it when the API server is gone for a while.
-                    *("--extra-args", "kube-controller-manager=leader-elect=false"),
-                    *("--extra-args", "kube-scheduler=leader-elect=false"),
-                    *binaries,
-                )
-                self.kubeconfig.chmod(0o600)
-                if not self._answers(60):
-                    raise SandboxError(f"the API server does not answer{self._log()}")
-                self._kwokctl("scale", "node", "--replicas", "2")
-                if not self._all_listen(20):
-                    raise SandboxError(f"a part of the control plane has ended at once{self._log()}")
-        except SandboxError:
-            self.stop()
-            raise
-        self._whole.touch()
+    def _lay_out(self, ports: Mapping[str, int]) -> None:
+        """Write kwokctl's folder anew, with what it would otherwise look for elsewhere."""
+        shutil.rmtree(self._kwok / ".kwok", ignore_errors=True)
+        programs = self._home / "bin"
+        programs.mkdir(parents=True)
+        for component, program in (PROGRAMS | {"kwokctl": "kwokctl"}).items():
+            (programs / component).symlink_to((self.tools / program).resolve())
+        # kwokctl waits for the API server by kubectl, and downloads it where there is none.
+        (programs / "kubectl").symlink_to(shutil.which("true") or "/usr/bin/true")
+        # A link, because kwokctl deletes its folder when it fails.
+        (self._data / "etcd").mkdir(parents=True, exist_ok=True)
+        (self._home / "etcd").symlink_to(self._data / "etcd")
+        if (self._data / "pki").exists():  # else whoever knows its certificates would not any more
+            shutil.copytree(self._data / "pki", self._home / "pki")
+        options = {"bindAddress": "127.0.0.1", **ports}  # etcd asks nobody for a password
+        (self._kwok / ".kwok/kwok.yaml").write_text(json.dumps(CONFIGURATION | {"options": options}))
 
-    def _kwokctl(self, *args: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        env = {**os.environ, "KWOK_WORKDIR": str(self.folder / "kwok")}
-        env.pop("KUBECONFIG", None)
+    def _keep_certificates(self) -> None:
+        kept = self._data / "pki"
+        if not kept.exists():
+            draft = kept.with_name("pki.new")
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(self._home / "pki", draft)
+            draft.rename(kept)  # one that is there is whole
+
+    def _kwokctl(self, *args: str) -> None:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("KWOK_")}
+        # Not by KWOK_WORKDIR, which kwokctl reads up to the first space.
+        env |= {"HOME": str(self._kwok), "PATH": str(self._home / "bin")}
+        no_proxy = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), f"{no_proxy},127.0.0.1,localhost,::1".lstrip(","))
         done = subprocess.run(
-            [str(self.tools / "kwokctl"), "--name", NAME, "--v", "ERROR", *args],
+            [str(self._home / "bin/kwokctl"), "--name", NAME, "--v", "ERROR", *args],
+            cwd=self._home,
             env=env,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
         )
-        if check and done.returncode:
-            said = (done.stderr or done.stdout).strip()[-2000:]
-            raise SandboxError(f"kwokctl {args[0]} {args[1]} failed: {said}{self._log()}")
-        return done
+        if done.returncode:
+            output = (done.stderr or done.stdout).strip()[-2000:]
+            raise SandboxError(f"kwokctl {args[0]} {args[1]} failed: {output}{self._log()}")
 
-    def _answers(self, seconds: float = 2) -> bool:
+    def _problem(self) -> str:
+        """The reason why it cannot be used (yet); empty where it can."""
         from lightkube.resources.core_v1 import Namespace
 
-        give_up = time.monotonic() + seconds
-        while True:
-            try:
-                self.client().get(Namespace, "default")
-            except Exception:  # whatever keeps it away
-                if time.monotonic() > give_up:
-                    return False
-                time.sleep(0.2)
-            else:
-                return True
+        try:
+            with self.client() as client:
+                client.get(Namespace, "default")
+            for port in re.findall(r"^ *\w*[pP]ort: (\d+)$", (self._home / "kwok.yaml").read_text(), re.M):
+                with socket.create_connection(("127.0.0.1", int(port)), 1):
+                    pass
+        except Exception as error:  # whatever keeps it away
+            return f"it does not answer ({type(error).__name__}: {error})"
+        return ""
 
     def client(self) -> Any:
         """A client with all rights in it."""
         from lightkube import Client, KubeConfig
 
-        return Client(config=KubeConfig.from_file(str(self.kubeconfig)).get())
+        # Without the environment: a proxy does not lead to this machine.
+        return Client(config=KubeConfig.from_file(str(self.kubeconfig)).get(), trust_env=False)
 
     def _log(self) -> str:
-        """The last errors that one of its programs has logged."""
-        for component in PROGRAMS if self._home.exists() else ():
+        """The last lines that one of its programs has logged, one that has ended if there is such."""
+        running = _programs_in(re.escape(str(self._kwok))).values()
+        for component in sorted(PROGRAMS, key=lambda it: it in running):
             log = self._home / f"logs/{component}.log"
-            lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            if any("fatal" in line or line.startswith(("E", "F")) for line in lines):
-                return f"\n{log}:\n" + "\n".join(lines)
+            text = log.read_text(errors="replace") if log.exists() else ""
+            if lines := text.partition("\ngoroutine ")[0].strip().splitlines()[-5:]:
+                return "\n".join([f"\n{log}:", *(line[:300] for line in lines)])
         return ""
 
 
-def _all_processes() -> list[tuple[int, str]]:
+def _ports(kubeconfig: str) -> dict[str, int]:
+    """Return a free port for each option of kwokctl; the API server's is that of `kubeconfig` where nobody
+    has taken it, so that whoever knows its address finds it there again."""
+    ports = {}
+    with contextlib.ExitStack() as taken:
+        for option in PORTS:
+            probe = taken.enter_context(socket.socket())
+            # As the servers do; else the last connections of a stopped one would be in the way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            known = re.search(r"server: https://127\.0\.0\.1:(\d+)", kubeconfig)
+            try:
+                probe.bind(("127.0.0.1", int(known[1]) if known and option == PORTS[0] else 0))
+            except OSError:
+                probe.bind(("127.0.0.1", 0))
+            ports[option] = probe.getsockname()[1]
+    return ports
+
+
+def stop_all(sandbox_folder: Path) -> int:
+    """End the processes of all control planes in `sandbox_folder`, whoever has started them; return how
+    many they were. Those of another clone's sandbox stay, even where that clone lies within."""
+    # The folders of tests have no dot in their names; `.sandbox` has.
+    pattern = rf"{re.escape(str(sandbox_folder.resolve()))}(?:/[\w-]+)*/kwok"
+    return _end(lambda: set(_programs_in(pattern)))
+
+
+def _programs_in(folders: str) -> dict[int, str]:
+    """Ids and names of the programs that run from kwokctl's folder within `folders`, a pattern.
+
+    They are told by their command line, not by files with ids, which may be stale.
+    """
+    own = re.compile(rf"{folders}/(?:\.kwok/)?clusters/{NAME}/bin/([\w-]+)")
+    found = ((pid, own.match(command)) for pid, command in _all_processes())
+    return {pid: match[1] for pid, match in found if match}
+
+
+def _end(find: Callable[[], set[int]]) -> int:
+    """End what `find` returns until it returns nothing, for a kwokctl may just start another program;
+    return how many they were."""
+    ended: set[int] = set()
+    give_up = time.monotonic() + 20
+    while running := find():
+        if time.monotonic() > give_up:
+            raise SandboxError(f"processes that cannot be ended: {' '.join(map(str, sorted(running)))}")
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # as kwokctl does; etcd has all writes on the disk
+        _wait_for_end_of(running)
+        ended |= running
+    return len(ended)
+
+
+def _all_processes() -> Iterator[tuple[int, str]]:
+    """Ids and command lines; where it can be told, without the arguments."""
     if sys.platform == "linux":  # `ps` is not on every Linux
-        found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                except OSError:  # it has just ended
-                    continue
-                found.append((int(entry.name), command.decode(errors="replace")))
-        return found
-    listed = subprocess.run(
-        ["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True
-    )
-    rows = (line.strip().partition(" ") for line in listed.stdout.splitlines())
-    return [(int(pid), command.strip()) for pid, _, command in rows]
+                with contextlib.suppress(OSError):  # it has just ended
+                    program = Path(os.fsdecode((entry / "cmdline").read_bytes().partition(b"\0")[0]))
+                    if program.match(f"clusters/{NAME}/bin/*"):
+                        # The folder by its present name: the clone may have been moved, or deleted.
+                        folder = str((entry / "cwd").readlink()).removesuffix(" (deleted)")
+                        program = Path(folder, "bin", program.name)
+                    yield int(entry.name), str(program)
+        return
+    listed = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, check=True)
+    for line in os.fsdecode(listed.stdout).splitlines():
+        pid, _, command = line.strip().partition(" ")
+        yield int(pid), command.strip()
 
 
 def _wait_for_end_of(pids: set[int], seconds: float = 5) -> None:
@@ -230,3 +321,17 @@ def is_alive(pid: int) -> bool:
         return True
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _ended_by_exception() -> Iterator[None]:
+    """Let what ends a process end this one by an exception, so that it can end what it has started."""
+    here = threading.current_thread() is threading.main_thread()  # others cannot have handlers
+    signals = [it for it in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(it) == signal.SIG_DFL]
+    for it in signals if here else ():
+        signal.signal(it, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for it in signals if here else ():
+            signal.signal(it, signal.SIG_DFL)

@@ -1,32 +1,35 @@
-"""The Pulumi engine, driven by the Automation API with the project's own program.
+"""The Pulumi command line on this machine: a backend, a home and a passphrase of its own.
 
-The Python language host comes only as a download, so the program runs in this process, as an inline
-program. The engine's work folder holds copies of Pulumi.yaml and the stack file and a link to the
-chart: no committed file is rewritten, and `./chart` is the same input as everywhere.
+The home holds the real Kubernetes provider as a plugin. The program runs as everywhere: the command
+line starts the language host, which starts the program in a process of its own.
 """
 
 import contextlib
 import json
 import os
-import runpy
+import re
 import secrets
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pulumi import automation as auto
 
 from sandbox.control_plane import is_alive
-from sandbox.tools import SandboxError, cache_folder
+from sandbox.tools import (
+    KUBERNETES_PROVIDER,
+    MODULES,
+    PULUMI,
+    SandboxError,
+    build,
+    cache_folder,
+    link,
+    prepare,
+)
 
 PROJECT = Path(__file__).parent.parent
+TEMPLATE = Path(__file__).with_name("Pulumi.local.yaml")
 PLUGIN = "pulumi-resource-kubernetes"
-PLUGIN_VERSION = "4.34.2"  # of pulumi-kubernetes in requirements.txt
 
 # Nobody's credentials: made up so that the chart's Secrets have something in them.
 MADE_UP_SECRETS = {
@@ -41,101 +44,92 @@ class Engine:
     """One Pulumi backend with its home and passphrase, all in `folder`."""
 
     folder: Path
-    tools: Path
-    """Folder of the programs, named `bin`."""
-    project: Path = PROJECT
-    """Folder with Pulumi.yaml, the stack files and the chart."""
     env: Mapping[str, str] = field(default_factory=dict)
     """More variables for the engine and the program."""
 
+    @property
+    def tools(self) -> Path:
+        """The folder of the programs."""
+        return self.folder / "bin"
+
+    @property
+    def passphrase(self) -> Path:
+        """The file with the passphrase that encrypts secrets."""
+        return self.folder / "passphrase"
+
     def environment(self) -> dict[str, str]:
-        """The variables that lead any `pulumi` to this backend."""
+        """Return the variables that lead any `pulumi` to this backend and to the plugins of its home."""
         return {
             "PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}",
             "PULUMI_HOME": str(self.folder / "pulumi-home"),
-            "PULUMI_BACKEND_URL": (self.folder / "state").as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.passphrase),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-            "PULUMI_ERROR_OUTPUT_STRING": "true",
+            # The provider is older than the SDK; without this the engine warns of that in each run.
+            "PULUMI_DEV": "true",
+            # Plugins are those of this home, whatever lies on PATH.
+            "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
             **self.env,
         }
 
-    def stack(
-        self,
-        name: str,
-        made_up: Mapping[str, str] | None = None,
-        program: Callable[[], None] | None = None,
-    ) -> auto.Stack:
-        """The stack `name`, created where there is none.
+    def prepare(self) -> str:
+        """Have programs, provider and passphrase; return which provider it is.
 
-        Args:
-            name: of the stack and of its file in the project.
-            made_up: secrets to set, key to value; they stay when given once.
-            program: to run instead of the project's `__main__.py`.
+        Raises:
+            SandboxError: a program is missing and cannot be built.
         """
-        work = self._work_folder(name)
-        options = auto.LocalWorkspaceOptions(
-            work_dir=str(work),
-            pulumi_home=str(self.folder / "pulumi-home"),
-            env_vars=self.environment(),
-            pulumi_command=auto.PulumiCommand(root=str(self.tools.parent)),
-        )
-        stack = auto.create_or_select_stack(
-            name, project_name="mern", program=program or self._run, opts=options
-        )
-        known = _load(work / f"Pulumi.{name}.yaml").get("config", {})
-        for key, value in (made_up or {}).items():
-            if key not in known:
-                self.set_secret(name, key, value)
-        self._break_stale_lock(stack)
-        return stack
-
-    def _run(self) -> None:
-        """The project's own program, as `pulumi up` would run it."""
-        with contextlib.chdir(self.project):
-            runpy.run_path(str(PROJECT / "__main__.py"), run_name="__main__")
-
-    def _work_folder(self, stack: str) -> Path:
-        self._own_secrets()
-        work = self.folder / "work" / stack
-        work.mkdir(parents=True, exist_ok=True)
-        chart = work / "chart"
-        if not (chart.is_symlink() and chart.readlink() == self.project / "chart"):
-            chart.unlink(missing_ok=True)
-            chart.symlink_to(self.project / "chart")
-        project = yaml.safe_load((self.project / "Pulumi.yaml").read_text())
-        plugins = sorted((self.folder / "provider").glob("pulumi-resource-*"))
-        project["plugins"] = {
-            "providers": [{"name": it.name.split("-", 2)[2], "path": str(it.parent)} for it in plugins]
-        }
-        (work / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-        # The stack's secrets and their salt live in the copy only.
-        name = f"Pulumi.{stack}.yaml"
-        committed = _load(self.project / name)
-        copy = _load(work / name)
-        kept = {k: v for k, v in copy.get("config", {}).items() if _is_secret(v)}
-        new = {**copy, "config": {**committed.get("config", {}), **kept}}
-        if new != copy:
-            (work / name).write_text(yaml.safe_dump(new, sort_keys=False))
-        return work
-
-    def _own_secrets(self) -> None:
+        prepare(self.tools, [PULUMI])
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
-        passphrase = self.folder / "passphrase"
-        if not passphrase.exists():
-            passphrase.touch(mode=0o600)
-            passphrase.write_text(secrets.token_urlsafe(32))
+        if not self.passphrase.exists():
+            self.passphrase.touch(mode=0o600)
+            self.passphrase.write_text(secrets.token_urlsafe(32))
+        plugin, version, where = _provider(self)
+        self.put_plugin("kubernetes", _wanted_version("kubernetes"), plugin)
+        return f"Kubernetes provider {version} ({where})"
 
-    def set_secret(self, stack: str, key: str, value: str) -> None:
-        """Encrypt `value` into the work folder's copy of the stack file."""
-        # By standard input: an argument could be read in the list of processes.
-        self._pulumi(stack, "config", "set", "--secret", key, "--stack", stack, given=value)
+    def put_plugin(self, name: str, version: str, program: Path) -> None:
+        """Make `program` the plugin that the engine takes for the provider `name` in `version`."""
+        slot = self.folder / f"pulumi-home/plugins/resource-{name}-v{version}"
+        slot.mkdir(parents=True, exist_ok=True)
+        link(slot / f"pulumi-resource-{name}", program)
 
-    def _pulumi(self, stack: str, *args: str, given: str) -> None:
+    def has_stack(self, name: str) -> bool:
+        """Whether the backend has the stack `name` of this project."""
+        return (self.folder / f"state/.pulumi/stacks/mern/{name}.json").exists()
+
+    def make_local_stack(self, name: str, project: Path = PROJECT) -> None:
+        """Have the stack `name` selected, and its file in `project`: made once from the template, with
+        made-up credentials; from then on it is the user's.
+
+        Raises:
+            SandboxError: the file has secrets that nobody can read any more.
+        """
+        file = project / f"Pulumi.{name}.yaml"
+        if not file.exists():
+            # Made aside: one that is there is whole.
+            draft = self.folder / "new"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            shutil.copy(project / "Pulumi.yaml", draft)
+            self.pulumi("stack", "select", "--create", name, cwd=draft)
+            shutil.copy(TEMPLATE, draft / file.name)
+            for key, value in MADE_UP_SECRETS.items():
+                # By standard input: an argument could be read in the list of processes.
+                self.pulumi("config", "set", "--secret", key, "--stack", name, cwd=draft, given=value)
+            shutil.move(draft / file.name, file)
+        self.break_stale_lock(name)
+        self.pulumi("stack", "select", "--create", name, cwd=project)
+
+    def pulumi(self, *args: str, cwd: Path = PROJECT, given: str = "") -> str:
+        """Run the command line for a step of the sandbox's own; return what it prints.
+
+        Raises:
+            SandboxError: it fails.
+        """
         done = subprocess.run(
-            [str(self.tools / "pulumi"), *args],
-            cwd=self.folder / "work" / stack,
+            [str(self.tools / "pulumi"), *args, "--non-interactive"],
+            cwd=cwd,
             env={**os.environ, **self.environment()},
             input=given,
             capture_output=True,
@@ -144,89 +138,77 @@ class Engine:
         )
         if done.returncode:
             raise SandboxError(f"pulumi {' '.join(args[:2])} failed:\n{done.stderr.strip()}")
+        return done.stdout
 
-    def _break_stale_lock(self, stack: auto.Stack) -> None:
-        """A killed engine leaves its lock behind; take it away when its process is gone."""
-        for lock in (self.folder / "state").glob(f".pulumi/locks/*/*/{stack.name}/*.json"):
+    def break_stale_lock(self, stack: str) -> None:
+        """Delete a lock of `stack` whose process is gone: a killed engine leaves it behind."""
+        for lock in (self.folder / "state").glob(f".pulumi/locks/*/*/{stack}/*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                pid = int(json.loads(lock.read_text())["pid"])
-                if not is_alive(pid):
+                if not is_alive(int(json.loads(lock.read_text())["pid"])):
                     lock.unlink()
 
 
-def choose_provider(folder: Path) -> str:
-    """Put the Kubernetes provider's plugin into `folder`/provider; say which it is.
-
-    The real one where it is on PATH, in the user's Pulumi home, or can be downloaded; else the
-    stand-in, for this sandbox alone.
-    """
-    home = folder / "provider"
-    home.mkdir(parents=True, exist_ok=True)
-    plugin = home / PLUGIN
-    real = _real_plugin(folder)
-    if real is not None:
-        plugin.unlink(missing_ok=True)
-        plugin.symlink_to(real)
-        return f"the real Kubernetes provider ({real})"
-    put_stand_in(plugin, "kubernetes_provider")
-    return "the stand-in for the Kubernetes provider (the real one is not installed)"
+def _wanted_version(name: str) -> str:
+    """Return the version of the plugin that the pinned SDK asks for."""
+    pins = (PROJECT / "requirements.txt").read_text()
+    pinned = re.search(rf"^pulumi-{name}==(\S+)", pins, re.MULTILINE)
+    assert pinned  # noqa: S101
+    return pinned[1]
 
 
-def put_stand_in(plugin: Path, module: str) -> None:
-    """Make `plugin` the program that the module of this package is."""
-    script = f'#!/bin/sh\nPYTHONPATH="{PROJECT}" exec "{sys.executable}" -m sandbox.{module} "$@"\n'
-    if plugin.is_symlink() or not plugin.exists() or plugin.read_text() != script:
-        plugin.unlink(missing_ok=True)
-        plugin.write_text(script)
-        plugin.chmod(0o755)
+# -- the Kubernetes provider ---------------------------------------------------------------------
 
 
-def _real_plugin(folder: Path) -> Path | None:
-    found = shutil.which(PLUGIN)
-    if found:
-        return Path(found)
-    name = f"resource-kubernetes-v{PLUGIN_VERSION}"
+def _provider(engine: Engine) -> tuple[Path, str, str]:
+    """Return the plugin to use, its version, and where it comes from: the one that the SDK asks for
+    where it is installed or can be downloaded, else the one that is built here."""
+    wanted = _wanted_version("kubernetes")
+    if (ambient := shutil.which(PLUGIN)) and _version_of(ambient) == wanted:
+        return Path(ambient), wanted, ambient
     for home in (Path.home() / ".pulumi", cache_folder() / "pulumi-home"):
-        plugin = home / "plugins" / name / PLUGIN
-        if plugin.exists():
-            return plugin
-    return _download(folder, cache_folder() / "pulumi-home", name)
+        plugin = home / f"plugins/resource-kubernetes-v{wanted}" / PLUGIN
+        if plugin.exists() or (home.parent == cache_folder() and _download(engine, home, wanted)):
+            return plugin, wanted, str(plugin)
+    main = (MODULES / KUBERNETES_PROVIDER.pins / "main.go").read_text()
+    version = re.search(r'"kubernetes", "([^"]+)"', main)
+    assert version  # noqa: S101
+    return build(KUBERNETES_PROVIDER) / PLUGIN, version[1], "built from its Go module"
 
 
-def _download(folder: Path, home: Path, name: str) -> Path | None:
+def _version_of(plugin: str) -> str:
+    """Ask a plugin for its version, in the protocol of the engine; empty where it does not answer."""
+    import grpc
+    from google.protobuf.empty_pb2 import Empty
+    from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub
+
+    with subprocess.Popen([plugin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            port = process.stdout.readline().strip() if process.stdout else ""
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                return str(ResourceProviderStub(channel).GetPluginInfo(Empty(), timeout=10).version)
+        except grpc.RpcError:
+            return ""
+        finally:
+            process.kill()
+
+
+def _download(engine: Engine, home: Path, version: str) -> bool:
     """Try once; a refusal is remembered until the cache is cleared."""
     refused = home / "refused"
     if refused.exists():
-        return None
+        return False
     home.mkdir(parents=True, exist_ok=True)
-    print(f"Looking for the Kubernetes provider {PLUGIN_VERSION} …", flush=True)
-    command = ["plugin", "install", "resource", "kubernetes", PLUGIN_VERSION]
-    try:
+    print(f"Looking for the Kubernetes provider {version} …", flush=True)
+    command = [str(engine.tools / "pulumi"), "plugin", "install", "resource", "kubernetes", version]
+    with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
-            [str(folder / "bin/pulumi"), "--non-interactive", *command],
+            [*command, "--non-interactive"],
             env={**os.environ, "PULUMI_HOME": str(home), "PULUMI_SKIP_UPDATE_CHECK": "true"},
             capture_output=True,
             timeout=180,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        done = None
-    plugin = home / "plugins" / name / PLUGIN
-    if done is not None and done.returncode == 0 and plugin.exists():
-        return plugin
+        if done.returncode == 0:
+            return True
     refused.touch()
-    return None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
-
-
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) == {"secure"}
-
-
-def resources(stack: auto.Stack) -> Iterator[dict[str, Any]]:
-    """The resources in the stack's state."""
-    deployment = stack.export_stack().deployment or {}
-    yield from deployment.get("resources", [])
+    return False

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
@@ -29,85 +29,114 @@ class SandboxError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Programs that are built together."""
+    """Programs that are built together, of the version that go.mod pins."""
 
     name: str
-    """Its folder under sandbox/tools."""
+    pins: str
+    """The folder under sandbox/tools with its go.mod. Groups that share one share what they have in common,
+    compiled once."""
+    module: str
+    """The Go module whose version is theirs."""
     packages: dict[str, str]
     """Program to Go package."""
-    version: str
-    """What `version_args` must print for a program on PATH to fit."""
-    version_args: tuple[str, ...]
     minutes: float
     """To build it on two cores, measured."""
+    version_args: tuple[str, ...] = ("--version",)
+    newer_fits: bool = False
+    """Whether a program on PATH may be of a newer minor version."""
     ldflags: str = ""
+    """With `{version}`, `{major}` and `{minor}`."""
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """File to the Go module that has it and its path there: laid beside the programs as it is."""
+
+    @property
+    def version(self) -> str:
+        """The pinned version, as in `1.37.2`."""
+        go_mod = (MODULES / self.pins / "go.mod").read_text()
+        pinned = re.search(rf"^\s*(?:require )?{re.escape(self.module)} v(\S+)", go_mod, re.MULTILINE)
+        assert pinned, self.name  # noqa: S101
+        return pinned[1]
 
 
-GROUPS = (
-    Group(
-        name="etcd",
-        packages={"etcd": "go.etcd.io/etcd/server/v3"},
-        version=r"etcd Version: 3\.6\.",
-        version_args=("--version",),
-        minutes=0.5,
-    ),
-    Group(
-        name="kubernetes",
-        packages={
-            name: f"k8s.io/kubernetes/cmd/{name}"
-            for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-        },
-        version=r"Kubernetes v1\.36\.",
-        version_args=("--version",),
-        minutes=3,
-        ldflags=" ".join(
-            f"-X k8s.io/component-base/version.{key}={value}"
-            for key, value in (("gitVersion", "v1.36.3"), ("gitMajor", "1"), ("gitMinor", "36"))
-        ),
-    ),
-    Group(
-        name="kwok",
-        packages={name: f"sigs.k8s.io/kwok/cmd/{name}" for name in ("kwok", "kwokctl")},
-        version=r"version v0\.7\.",
-        version_args=("--version",),
-        minutes=1.2,
-    ),
-    Group(
-        name="helm",
-        packages={"helm": "helm.sh/helm/v3/cmd/helm"},
-        version=r"v3\.20\.",
-        version_args=("version", "--short"),
-        minutes=1.2,
-        ldflags="-X helm.sh/helm/v3/internal/version.version=v3.20.2",
-    ),
-    Group(
-        name="pulumi",
-        packages={"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"},
-        version=r"^v?3\.(259|2[6-9]\d|[3-9]\d\d)\.",
-        version_args=("version",),
-        minutes=2.5,
-        ldflags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=3.259.0",
-    ),
+ETCD = Group(
+    name="etcd",
+    pins="control-plane",
+    module="go.etcd.io/etcd/server/v3",
+    packages={"etcd": "go.etcd.io/etcd/server/v3"},
+    minutes=0.6,
+)
+KUBERNETES = Group(
+    name="kubernetes",
+    pins="control-plane",
+    module="k8s.io/kubernetes",
+    packages={
+        name: f"k8s.io/kubernetes/cmd/{name}"
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    },
+    minutes=3,
+    ldflags="-X k8s.io/component-base/version.gitVersion=v{version}"
+    " -X k8s.io/component-base/version.gitMajor={major}"
+    " -X k8s.io/component-base/version.gitMinor={minor}",
+)
+KWOK = Group(
+    name="kwok",
+    pins="control-plane",
+    module="sigs.k8s.io/kwok",
+    packages={name: f"sigs.k8s.io/kwok/cmd/{name}" for name in ("kwok", "kwokctl")},
+    minutes=1.2,
+)
+PULUMI = Group(
+    name="pulumi",
+    pins="pulumi",
+    module="github.com/pulumi/pulumi/pkg/v3",
+    packages={
+        "pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        "pulumi-language-python": "./pulumi-language-python",
+    },
+    minutes=3.2,
+    version_args=("version",),
+    newer_fits=True,
+    ldflags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={version}",
+    files={
+        "pulumi-language-python-exec": (
+            "github.com/pulumi/pulumi/sdk/v3",
+            "python/cmd/pulumi-language-python-exec",
+        )
+    },
+)
+KUBERNETES_PROVIDER = Group(
+    name="kubernetes-provider",
+    pins="kubernetes-provider",
+    module="github.com/pulumi/pulumi-kubernetes/provider/v4",
+    packages={"pulumi-resource-kubernetes": "."},
+    minutes=5.5,
 )
 
-# What the tests check the chart and the workflows with; the sandbox itself runs without.
-CHECKS = (
-    Group(
-        name="checks",
-        packages={
-            "actionlint": "github.com/rhysd/actionlint/cmd/actionlint",
-            "helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs",
-            "kube-score": "github.com/zegl/kube-score/cmd/kube-score",
-        },
-        version="pinned here only",
-        version_args=("--version",),
-        minutes=0.7,
-    ),
+# For tests alone: a client to compare with, and what the chart and the workflows are checked with.
+HELM = Group(
+    name="helm",
+    pins="helm",
+    module="helm.sh/helm/v3",
+    packages={"helm": "helm.sh/helm/v3/cmd/helm"},
+    minutes=1.2,
+    version_args=("version", "--short"),
+    ldflags="-X helm.sh/helm/v3/internal/version.version=v{version}",
+)
+CHECKS = Group(
+    name="checks",
+    pins="checks",
+    module="github.com/rhysd/actionlint",
+    packages={
+        "actionlint": "github.com/rhysd/actionlint/cmd/actionlint",
+        "helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs",
+        "kube-score": "github.com/zegl/kube-score/cmd/kube-score",
+    },
+    minutes=0.7,
 )
 
 
 def cache_folder() -> Path:
-    """Where built programs are kept for all clones."""
+    """Return the folder where built programs are kept for all clones."""
     if sys.platform == "darwin":
         base = Path.home() / "Library/Caches"
     else:
@@ -115,64 +144,88 @@ def cache_folder() -> Path:
     return base / "mern-sandbox"
 
 
-def prepare(folder: Path, groups: tuple[Group, ...] = GROUPS) -> None:
+def prepare(folder: Path, groups: Sequence[Group]) -> None:
     """Fill `folder` with links to the programs of `groups`, building what is missing.
 
     Raises:
         SandboxError: a program is missing and cannot be built.
     """
+    programs: dict[str, Path] = {}
     missing = []
-    found: dict[str, Path] = {}
     for group in groups:
-        programs = _cached(group) or _on_path(group)
-        found |= programs
-        if not programs:
+        known = _on_path(group, folder) or _built(group)
+        programs |= known
+        if not known:
             missing.append(group)
     if missing:
         minutes = sum(group.minutes for group in missing)
         names = ", ".join(name for group in missing for name in group.packages)
-        print(f"Building {names}: about {minutes:.0f} min on two cores, once for all clones")
+        print(f"Building {names}: about {minutes:.0f} min on two cores, once for all clones", flush=True)
         go = _go(names)
         for number, group in enumerate(missing, 1):
-            found |= _build(go, group, f"{number} of {len(missing)}")
+            programs |= _build(go, group, f"{number} of {len(missing)}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, target in found.items():
-        link = folder / name
-        if not (link.is_symlink() and link.readlink() == target):
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
+    for name, target in programs.items():
+        link(folder / name, target)
+
+
+def link(path: Path, target: Path) -> None:
+    """Make `path` a symbolic link to `target`."""
+    if not (path.is_symlink() and path.readlink() == target):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+
+def build(group: Group) -> Path:
+    """Return the folder with the programs of `group`, built where it is not there yet.
+
+    Raises:
+        SandboxError: they cannot be built.
+    """
+    if not _built(group):
+        names = ", ".join(group.packages)
+        print(f"Building {names}: about {group.minutes:g} min on two cores, once for all clones", flush=True)
+        _build(_go(names), group, "1 of 1")
+    return _home(group)
 
 
 def _home(group: Group) -> Path:
     digest = hashlib.sha256(f"{group.ldflags}{platform.system()}{platform.machine()}".encode())
-    for file in ("go.mod", "go.sum"):
-        digest.update((MODULES / group.name / file).read_bytes())
+    for file in sorted((MODULES / group.pins).rglob("*")):
+        if file.is_file():
+            digest.update(file.read_bytes())
     return cache_folder() / f"{group.name}-{digest.hexdigest()[:12]}"
 
 
-def _cached(group: Group) -> dict[str, Path]:
-    programs = {name: _home(group) / name for name in group.packages}
+def _built(group: Group) -> dict[str, Path]:
+    programs = {name: _home(group) / name for name in (*group.packages, *group.files)}
     return programs if all(path.exists() for path in programs.values()) else {}
 
 
-def _on_path(group: Group) -> dict[str, Path]:
+def _on_path(group: Group, but: Path) -> dict[str, Path]:
+    """Return the programs that PATH leads to, other than by the folder `but`."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    elsewhere = os.pathsep.join(each for each in folders if Path(each).resolve() != but.resolve())
     programs = {}
-    for name in group.packages:
-        path = shutil.which(name)
-        if path is None or not _fits(path, group):
+    for name in (*group.packages, *group.files):
+        path = shutil.which(name, path=elsewhere)
+        if path is None:
             return {}
         programs[name] = Path(path)
-    return programs
+    return programs if _fits(next(iter(programs.values())), group) else {}
 
 
-def _fits(path: str, group: Group) -> bool:
+def _fits(program: Path, group: Group) -> bool:
     try:
-        done = subprocess.run(
-            [path, *group.version_args], capture_output=True, text=True, timeout=20, check=False
-        )
+        command = [str(program), *group.version_args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return re.search(group.version, done.stdout) is not None
+    version = re.search(r"\b(?:v|)(\d+)\.(\d+)\.\d+", done.stdout)
+    if version is None:
+        return False
+    there, pinned = (int(version[1]), int(version[2])), tuple(map(int, group.version.split(".")[:2]))
+    return there == pinned or (group.newer_fits and there[0] == pinned[0] and there > pinned)
 
 
 def _go(names: str) -> str:
@@ -189,7 +242,7 @@ def _go(names: str) -> str:
 def _build(go: str, group: Group, count: str) -> dict[str, Path]:
     home = _home(group)
     with locked(cache_folder() / f"{group.name}.lock", "another clone builds the same programs"):
-        if programs := _cached(group):
+        if programs := _built(group):
             return programs
         # Built aside and renamed when whole: an interrupted build leaves nothing half-done.
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="building-") as aside:
@@ -198,19 +251,20 @@ def _build(go: str, group: Group, count: str) -> dict[str, Path]:
             shutil.rmtree(home, ignore_errors=True)
             Path(aside).rename(home)
             Path(aside).mkdir()
-    return _cached(group)
+    return _built(group)
 
 
 def _compile(go: str, group: Group, aside: Path, label: str) -> None:
     env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
     env |= {"GOOS": "", "GOARCH": ""}
     started = time.monotonic()
+    major, minor = group.version.split(".")[:2]
+    ldflags = "-s -w " + group.ldflags.format(version=group.version, major=major, minor=minor)
     # One program gets its name by -o, for Go would call etcd `server`; several get their packages'.
     alone = next(iter(group.packages)) if len(group.packages) == 1 else ""
-    command = [go, "build", "-trimpath", "-ldflags", f"-s -w {group.ldflags}", "-o", f"{aside}/{alone}"]
     process = subprocess.Popen(
-        [*command, *group.packages.values()],
-        cwd=MODULES / group.name,
+        [go, "build", "-trimpath", "-ldflags", ldflags, "-o", f"{aside}/{alone}", *group.packages.values()],
+        cwd=MODULES / group.pins,
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -225,11 +279,16 @@ def _compile(go: str, group: Group, aside: Path, label: str) -> None:
     if process.returncode:
         tail = "\n".join(output.strip().splitlines()[-15:])
         raise SandboxError(f"Building {', '.join(group.packages)} from Go modules failed:\n{tail}")
+    for name, (module, path) in group.files.items():
+        command = [go, "list", "-m", "-f", "{{.Dir}}", module]
+        folder = subprocess.check_output(command, cwd=MODULES / group.pins, env=env, text=True).strip()
+        shutil.copy(Path(folder) / path, aside / name)
+        (aside / name).chmod(0o755)
     print(f"{label}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _watch(process: "subprocess.Popen[str]", label: str, started: float) -> str:
-    """What `process` prints; meanwhile, say every few seconds that it goes on."""
+    """Return what `process` prints; meanwhile, say every few seconds that it goes on."""
     live = sys.stdout.isatty()
     while True:
         try:

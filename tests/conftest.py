@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,13 @@ import pytest
 
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
-from sandbox.tools import CHECKS, locked, prepare
-
-# Of the SDK, where the program runs in this process: now and then it does not find the engine that has
-# just started it, and nothing has happened yet. The program's own process, which users have, is not so.
-LOST_ENGINE = "failed to connect to all addresses"
+from sandbox.tools import CHECKS, ETCD, HELM, KUBERNETES, KWOK, locked, prepare
 
 # Each worker of pytest-xdist has a control plane and an engine of its own.
 FOLDER = PROJECT / f".sandbox/test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TestCluster:
     """A running control plane."""
 
@@ -33,7 +30,7 @@ class TestCluster:
     def kubeconfig(self) -> Path:
         return self.control_plane.kubeconfig
 
-    @property
+    @cached_property
     def client(self) -> Any:
         return self.control_plane.client()
 
@@ -44,11 +41,18 @@ class TestCluster:
         return {**os.environ, "PATH": path, "KUBECONFIG": str(self.kubeconfig)}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a control plane: `make test-fast` leaves it out."""
+    for item in items:
+        if {"cluster", "clone"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.cluster)
+
+
 @pytest.fixture(scope="session")
 def tools() -> Path:
-    """Folder of the programs: helm, pulumi and the control plane's."""
+    """Folder of the programs: helm and the control plane's."""
     folder = FOLDER / "bin"
-    prepare(folder)
+    prepare(folder, [ETCD, KUBERNETES, KWOK, HELM])
     return folder
 
 
@@ -62,7 +66,7 @@ def helm(tools: Path) -> str:
 def checks() -> Path:
     """Folder of actionlint, helm-docs and kube-score."""
     folder = FOLDER / "checks"
-    prepare(folder, CHECKS)
+    prepare(folder, [CHECKS])
     return folder
 
 
@@ -72,7 +76,7 @@ def empty_control_plane() -> Iterator[ControlPlane]:
     control_plane = ControlPlane(folder=FOLDER, tools=FOLDER / "bin")
     with locked(FOLDER / "lock", "another test run is at work in this clone"):
         control_plane.remove()
-        for left_over in ("state", "work", "projects"):
+        for left_over in ("state", "projects", "pulumi-home"):
             shutil.rmtree(FOLDER / left_over, ignore_errors=True)
         control_plane.start()
         try:
@@ -85,4 +89,6 @@ def empty_control_plane() -> Iterator[ControlPlane]:
 def cluster(tools: Path) -> Iterator[TestCluster]:
     """An empty control plane, started for this run and removed after it."""
     with empty_control_plane() as control_plane:
-        yield TestCluster(control_plane=control_plane)
+        cluster = TestCluster(control_plane=control_plane)
+        yield cluster
+        cluster.client.close()

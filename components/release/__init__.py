@@ -22,11 +22,21 @@ from components.release import adoption, chart, drift, dry_run, objects, record
 from components.release.api import Api, ApiError, UnreachableError
 from components.release.chart import ChartError
 from components.release.drift import Drift
+from components.release.quiet_exit import quiet_exit
 from components.release.record import Record
 from components.release.rollout import Rollout, is_mendable, pending_text
 from components.release.secret_values import marked, mask, secrets_of
 
-__all__ = ["Api", "ApiError", "ChartError", "ChartRelease", "ReleaseArgs", "ReleasePlan", "plan_release"]
+__all__ = [
+    "Api",
+    "ApiError",
+    "ChartError",
+    "ChartRelease",
+    "ReleaseArgs",
+    "ReleasePlan",
+    "plan_release",
+    "quiet_exit",
+]
 
 # How the notes on a cluster that could not be looked at begin.
 NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (

@@ -5,6 +5,7 @@ typed models are not used, because they drop fields they do not know.
 """
 
 import json
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -52,6 +53,7 @@ class Api:
         parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
         self._timeout = timeout
         self._http = client_adapter.Client(config, parameters)
+        weakref.finalize(self, self._http.close)
         self._resources = lru_cache(self._read_resources)
         self._discovery = Lock()
 

@@ -1,22 +1,28 @@
-"""A project of its own for each test, deployed by the real engine to the tests' control plane."""
+"""A project of its own for each test, deployed by the real command line to the tests' control plane."""
 
-import gc
 import json
+import os
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from lightkube.resources.core_v1 import Namespace
-from pulumi import automation as auto
+from pulumi.automation.events import EngineEvent
 
-from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider, resources
-from tests.conftest import FOLDER, LOST_ENGINE, TestCluster
+from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine
+from tests.conftest import FOLDER, TestCluster
+
+ENGINE = Engine(folder=FOLDER)
+PROGRAM = ("__main__.py", "settings.py", "components", "operations")
+"""What a project of a test shares with this one; what a user edits is copied."""
 
 Change = tuple[str, str]
 """Operation and object, as in `("update", "Deployment mern-client")`."""
@@ -32,7 +38,7 @@ class Run:
     """URN to operation, of everything the engine planned."""
     events: str = ""
     """All that the engine reported, as it stands in its event log."""
-    reported: list[auto.events.EngineEvent] = field(default_factory=list)
+    reported: list[EngineEvent] = field(default_factory=list)
     """The same, as it came."""
 
     @property
@@ -72,14 +78,16 @@ def _label(urn: str) -> str:
 
 @dataclass(kw_only=True)
 class Project:
-    """A copy of what a user edits: the chart and one stack file."""
+    """A copy of what a user edits, the chart and one stack file, beside this project's program."""
 
     folder: Path
     stack: str
     namespace: str
     cluster: TestCluster
-    program: Callable[[], None] | None = None
     secrets: dict[str, str] = field(default_factory=lambda: dict(MADE_UP_SECRETS))
+    """What the first command encrypts into the stack file."""
+    env: dict[str, str] = field(default_factory=dict)
+    """More variables for each command."""
 
     @property
     def config_file(self) -> Path:
@@ -105,76 +113,91 @@ class Project:
         assert old in before
         path.write_text(before.replace(old, new, 1))
 
-    @property
-    def _engine(self) -> Engine:
-        return Engine(folder=FOLDER, tools=FOLDER / "bin", project=self.folder)
+    def program(self, text: str) -> None:
+        """Have another program than this project's."""
+        file = self.folder / "__main__.py"
+        file.unlink(missing_ok=True)
+        file.write_text(text)
 
-    def open(self) -> auto.Stack:
-        return self._engine.stack(self.stack, self.secrets, self.program)
+    def patch(self, text: str) -> None:
+        """Run `text` before this project's program, in its process."""
+        self.program(f"{text}\n\n{(PROJECT / '__main__.py').read_text()}")
+
+    @cached_property
+    def _made(self) -> bool:
+        """The stack is in the backend, and its secrets are in its file."""
+        ENGINE.pulumi("stack", "init", self.stack, cwd=self.folder)
+        for key in MADE_UP_SECRETS.keys() - self.secrets.keys():
+            config = yaml.safe_load(self.config_file.read_text())
+            config["config"].pop(key, None)
+            self.config_file.write_text(yaml.safe_dump(config))
+        for key, value in self.secrets.items():
+            if MADE_UP_SECRETS.get(key) != value:
+                self.set_secret(key, value)
+        return True
 
     def set_secret(self, key: str, value: str) -> None:
         """As `pulumi config set --secret` does."""
         self.secrets[key] = value
-        self._engine.set_secret(self.stack, key, value)
+        ENGINE.pulumi("config", "set", "--secret", key, "--stack", self.stack, cwd=self.folder, given=value)
 
-    def up(self, **options: Any) -> Run:
-        return self._run("up", **options)
+    def environment(self) -> dict[str, str]:
+        """The variables of each command."""
+        debug = {"PULUMI_DEBUG_COMMANDS": "true"}  # for --event-log, as the Automation API has it
+        return {**os.environ, **ENGINE.environment(), **debug, **self.env}
 
-    def preview(self, **options: Any) -> Run:
-        return self._run("preview", **options)
+    def command(self, command: str, *options: str) -> list[str]:
+        """A command of Pulumi, as one types it."""
+        assert self._made
+        given = [str(ENGINE.tools / "pulumi"), command, "--stack", self.stack, "--non-interactive", *options]
+        return given if command == "preview" else [*given, "--yes", "--skip-preview"]
 
-    def refresh(self) -> Run:
-        return self._run("refresh")
+    def up(self, *options: str) -> Run:
+        return self.run("up", *options)
 
-    def destroy(self, **options: Any) -> Run:
-        return self._run("destroy", **options)
+    def preview(self, *options: str) -> Run:
+        return self.run("preview", *options)
 
-    def _run(self, command: str, **options: Any) -> Run:
-        run = self._run_once(command, **options)
-        if not (run.ok or run.operations) and LOST_ENGINE in run.output:
-            warnings.warn(f"{command} is run again: the SDK did not find the engine", stacklevel=2)
-            run = self._run_once(command, **options)
-        return run
+    def refresh(self, *options: str) -> Run:
+        return self.run("refresh", *options)
 
-    def _run_once(self, command: str, **options: Any) -> Run:
-        lines: list[str] = []
-        operations: dict[str, str] = {}
-        reported: list[auto.events.EngineEvent] = []
+    def destroy(self, *options: str) -> Run:
+        return self.run("destroy", *options)
 
-        def on_event(event: auto.events.EngineEvent) -> None:
-            reported.append(event)
-            if event.resource_pre_event:
-                meta = event.resource_pre_event.metadata
-                operations[meta.urn] = meta.op.value
-
-        stack = self.open()
-        # What the SDK reads after each run, by three more commands, and no test looks at.
-        stack.outputs, stack.info = dict, lambda *_: True
-        try:
-            getattr(stack, command)(
-                on_output=lines.append,
-                on_error=lines.append,
-                on_event=on_event,
-                color="never",
-                **options,
-            )
-        except auto.errors.CommandError:
-            ok = False
-        else:
-            ok = True
-        # The coroutines of a program that failed are thrown away here, not in the midst of a test.
-        gc.collect()
+    def run(self, command: str, *options: str) -> Run:
+        """Run a command of Pulumi in a process of its own, as a user does."""
+        log = self.folder / "events.log"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            [*self.command(command, "--color", "never", "--event-log", str(log)), *options],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        events = log.read_text() if log.exists() else ""
+        reported = [EngineEvent.from_json(json.loads(line)) for line in events.splitlines()]
+        steps = [event.resource_pre_event.metadata for event in reported if event.resource_pre_event]
         return Run(
-            ok=ok,
-            output="\n".join(lines),
-            operations=operations,
-            events="\n".join(json.dumps(event, default=vars) for event in reported),
+            ok=done.returncode == 0,
+            output=done.stdout,
+            operations={step.urn: step.op.value for step in steps},
+            events=events,
             reported=reported,
         )
 
     def state(self) -> list[dict[str, Any]]:
         """The resources that the engine remembers."""
-        return list(resources(self.open()))
+        return list(json.loads(self.raw_state())["checkpoint"]["latest"].get("resources") or [])
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs of the stack."""
+        stack = next(item for item in self.state() if item["type"] == "pulumi:pulumi:Stack")
+        return dict(stack["outputs"])
 
     def registered(self) -> set[str]:
         """The types of the resources that the engine remembers."""
@@ -204,17 +227,27 @@ def _merged(old: Any, new: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def provider(cluster: TestCluster) -> str:
-    """Which Kubernetes provider the engine uses: the real one, or the stand-in."""
-    return choose_provider(FOLDER)
+    """Which Kubernetes provider the engine uses."""
+    return ENGINE.prepare()
 
 
-def new_project(slug: str, cluster: TestCluster) -> Project:
+@pytest.fixture(scope="session")
+def stack_file(provider: str) -> Path:
+    """The local stack's file as `make up` makes it, with its credentials encrypted."""
+    folder = FOLDER / "projects/made-by-make-up"
+    folder.mkdir(parents=True)
+    shutil.copy(PROJECT / "Pulumi.yaml", folder)
+    ENGINE.make_local_stack("local", folder)
+    return folder / "Pulumi.local.yaml"
+
+
+def new_project(slug: str, cluster: TestCluster, stack_file: Path) -> Project:
     """The project as it is committed, for a stack and a namespace of that name."""
     folder = FOLDER / "projects" / slug
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PROJECT / "chart", folder / "chart")
-    shutil.copy(PROJECT / "Pulumi.yaml", folder)
-    shutil.copy(PROJECT / "Pulumi.local.yaml", folder / f"Pulumi.{slug}.yaml")
+    share_program(folder)
+    shutil.copy(stack_file, folder / f"Pulumi.{slug}.yaml")
     project = Project(folder=folder, stack=slug, namespace=slug, cluster=cluster)
     project.configure(
         cluster={"kubeconfig": str(cluster.kubeconfig)},
@@ -224,11 +257,21 @@ def new_project(slug: str, cluster: TestCluster) -> Project:
     return project
 
 
+def share_program(folder: Path) -> None:
+    """Put this project's program and its virtual environment into `folder`."""
+    shutil.copy(PROJECT / "Pulumi.yaml", folder)
+    for name in PROGRAM:
+        (folder / name).symlink_to(PROJECT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+
+
 @pytest.fixture
-def project(request: pytest.FixtureRequest, cluster: TestCluster, provider: str) -> Iterator[Project]:
+def project(
+    request: pytest.FixtureRequest, cluster: TestCluster, stack_file: Path
+) -> Iterator[Project]:
     """A project in a namespace of its own, deployed nowhere yet."""
     slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
-    project = new_project(slug, cluster)
+    project = new_project(slug, cluster, stack_file)
     yield project
     # Free the nodes: what a test leaves would count for the next.
     try:

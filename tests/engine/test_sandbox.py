@@ -1,11 +1,10 @@
-"""`python -m sandbox` as a user runs it, in a clone of its own."""
+"""`make up` and the plain command line as a user runs them, in a clone of its own."""
 
+import base64
 import os
-import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from lightkube.resources.core_v1 import Namespace
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import Secret
 
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
+from tests.engine.faults import family
+
+NAMESPACE = "mern-local"
 
 
 def interruptible() -> None:
@@ -29,9 +31,13 @@ class Clone:
     """A copy of the project, and its sandbox."""
 
     def __init__(self, folder: Path) -> None:
-        ignore = shutil.ignore_patterns(".*_cache", ".venv", ".sandbox", ".git", "__pycache__")
-        shutil.copytree(PROJECT, folder, ignore=ignore)
+        for name in self.files():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+        # Its own virtual environment would take minutes; make takes this one for whole.
+        (folder / ".venv").symlink_to(sys.prefix)
         self.folder = folder
+        self.stack_file = folder / "Pulumi.local.yaml"
         self.control_plane = ControlPlane(folder=folder / ".sandbox", tools=folder / ".sandbox/bin")
         self.env = dict(os.environ)
 
@@ -40,6 +46,7 @@ class Clone:
             [sys.executable, "-m", "sandbox", command],
             cwd=self.folder,
             env=self.env,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -47,117 +54,142 @@ class Clone:
         )
 
     def run(self, command: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
+        """Run a command of the sandbox; return its exit code, and what it shows."""
         process = self.start(command, before)
         output, _ = process.communicate(timeout=300)
         assert "Traceback" not in output, output
         return process.returncode, output
 
+    def shell(self, script: str) -> str:
+        """Run commands in the user's shell, after the line that the README gives; return what they show."""
+        done = subprocess.run(
+            ["sh", "-ec", f'eval "$(make -s env)"\n{script}'],
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    @staticmethod
+    def files() -> list[str]:
+        """The project's files: what git has, or would take."""
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        names = subprocess.check_output(command, cwd=PROJECT, text=True).split("\0")
+        return [name for name in names if (PROJECT / name).is_file()]
+
+    def contents(self) -> dict[str, bytes]:
+        """The project's files and what they hold."""
+        return {name: (self.folder / name).read_bytes() for name in self.files()}
+
 
 @pytest.fixture
 def clone(tools: Path, tmp_path: Path) -> Iterator[Clone]:
-    clone = Clone(tmp_path / "clone")
+    clone = Clone(tmp_path / "a clone")  # most shells and tools stumble over a space first
     yield clone
     clone.control_plane.remove()
 
 
-def test_up_twice_down_and_up_again(clone: Clone) -> None:
+def test_the_sandbox_is_the_command_line_that_users_have(clone: Clone) -> None:
+    before = clone.contents()
     code, output = clone.run("up")
     assert code == 0, output
+    assert "Kubernetes provider 4." in output
     assert "Deployment  mern-client                  2/2 ready" in output
     assert "Deployment  mern-server                  2/2 ready" in output
     assert "CronJob     mern-python-script           0 * * * *" in output
     assert "Ingress     mern                         alb: /api /" in output
+    template = (PROJECT / "sandbox/Pulumi.local.yaml").read_text()
+    assert clone.stack_file.read_text().startswith(template), "the template, byte for byte"
+    for name in ("passphrase", "kubeconfig"):
+        assert (clone.folder / ".sandbox" / name).stat().st_mode & 0o077 == 0
 
+    # A second `up` changes nothing, and the plain command line sees just that, with no word of plugins.
     code, output = clone.run("up")
     assert code == 0, output
-    assert "Nothing changed." in output
+    assert "19 unchanged" in output
+    output = clone.shell("pulumi preview")
+    assert "19 unchanged" in output
+    assert "warning" not in output.lower()
+    assert "plugin" not in output.lower()
 
+    # The user's file reaches the engine as it was written: no reader of YAML stands between.
+    text = clone.stack_file.read_text()
+    text = text.replace('mern:imageTag: "1.0.0"', 'mern:imageTag: "1e3"')
+    text = text.replace("    mernServer:\n", "    mernServer:\n      env: {OPENS_AT: 22:30, FLAG: yes}\n")
+    clone.stack_file.write_text(text)
+    output = clone.shell(
+        "printf made-up | pulumi config set --secret --path 'mern:serverSecrets.SESSION_KEY'\n"
+        "pulumi up --yes --skip-preview"
+    )
+    with clone.control_plane.client() as client:
+        server = client.get(Deployment, "mern-server", namespace=NAMESPACE)
+        held = client.get(Secret, "mern-server", namespace=NAMESPACE).data
+    container = server.spec.template.spec.containers[0]
+    assert container.image.endswith(":1e3")
+    env = {each.name: each.value for each in container.env}
+    assert (env["OPENS_AT"], env["FLAG"]) == ("22:30", "yes")
+    assert base64.b64decode(held["SESSION_KEY"]) == b"made-up"
+    assert "made-up" not in output
+
+    # Stopped and started, it goes on from there.
     assert clone.run("down")[0] == 0
     assert clone.control_plane.processes() == set()
     assert "is stopped" in clone.run("status")[1]
     assert clone.run("down")[0] == 0
-
     code, output = clone.run("up")
     assert code == 0, output
-    assert "Nothing changed." in output
+    assert "2 updated" not in output
+    assert "unchanged" in output
     assert "2/2 ready" in clone.run("status")[1]
 
-    # Nothing in the clone was rewritten, and the secrets of the sandbox are the owner's alone.
-    for name in ("Pulumi.local.yaml", "Pulumi.yaml"):
-        assert (clone.folder / name).read_text() == (PROJECT / name).read_text()
-    for name in ("passphrase", "kubeconfig"):
-        assert (clone.folder / ".sandbox" / name).stat().st_mode & 0o077 == 0
+    output = clone.shell("pulumi refresh --yes --skip-preview\npulumi destroy --run-program --yes")
+    assert "deleted" in output
+    assert "Nothing is deployed." in clone.run("status")[1]
 
-    assert clone.run("clean")[0] == 0
-    assert not (clone.folder / ".sandbox").exists()
-
-
-def test_two_clones_run_side_by_side(clone: Clone, tmp_path: Path) -> None:
-    other = Clone(tmp_path / "other")
-    try:
-        for each in (clone, other):
-            assert each.run("preview")[0] == 0
-        servers = {
-            yaml.safe_load(each.control_plane.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-            for each in (clone, other)
-        }
-        assert len(servers) == 2
-        assert other.run("down")[0] == 0
-        assert len(clone.control_plane.processes()) == 5
-    finally:
-        other.control_plane.remove()
+    assert clone.contents() == before
+    code, output = clone.run("clean")
+    assert "Pulumi.local.yaml and the passphrase of its secrets stay." in output
+    assert [path.name for path in (clone.folder / ".sandbox").iterdir() if path.name != "lock"] == [
+        "passphrase"
+    ]
+    assert "1e3" in clone.stack_file.read_text()
+    assert clone.control_plane.processes() == set()
 
 
-def test_a_dead_control_plane_is_noticed_and_goes_on_with_what_it_stored(clone: Clone) -> None:
-    assert clone.run("preview")[0] == 0
-    clone.control_plane.client().create(Namespace.from_dict({"metadata": {"name": "kept"}}))
-    for pid in clone.control_plane.processes():
-        os.kill(pid, signal.SIGKILL)
-    code, output = clone.run("up")
-    assert code == 0, output
-    assert "2/2 ready" in output  # its nodes start pods as before
-    assert clone.control_plane.client().get(Namespace, "kept")
-
-
-def test_a_half_started_sandbox_is_started_afresh(clone: Clone) -> None:
-    process = clone.start("preview")
-    give_up = time.monotonic() + 60
-    while not clone.control_plane.processes() and time.monotonic() < give_up:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_an_interrupted_up_leaves_nothing_running_and_the_next_one_works(
+    clone: Clone, how: signal.Signals
+) -> None:
+    with clone.start("up") as process:
+        seen = ""
+        assert process.stdout
+        for line in process.stdout:
+            seen += line
+            if "mern creating" in line:
+                break
+        children = family(process.pid)[1:]
+        assert len(children) >= 3, "the command line, the language host, the program"
+        process.send_signal(how)
+        seen += process.stdout.read()
+    assert process.returncode != 0, seen
+    for text in ("Traceback", "KeyboardInterrupt", "non-zero exit code"):
+        assert text not in seen, seen
+    plane = clone.control_plane.processes()
+    assert [pid for pid in children if pid not in plane and Path(f"/proc/{pid}/cmdline").exists()] == []
     code, output = clone.run("up")
     assert code == 0, output
     assert "2/2 ready" in output
 
 
-def test_after_ctrl_c_down_ends_what_still_runs(clone: Clone) -> None:
-    process = clone.start("up")
-    give_up = time.monotonic() + 60
-    while not clone.control_plane.processes() and time.monotonic() < give_up:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "Interrupted" in output
-    assert "Traceback" not in output
-    assert clone.run("down")[0] == 0
-    assert clone.control_plane.processes() == set()
-
-
-def test_a_foreign_process_with_a_remembered_id_is_left_alone(clone: Clone) -> None:
-    assert clone.run("preview")[0] == 0
-    assert clone.run("down")[0] == 0
-    with subprocess.Popen(["sleep", "60"]) as foreign:
-        pids = clone.folder / ".sandbox/kwok/clusters/mern/pids"
-        (pids / "etcd.pid").write_text(str(foreign.pid))
-        assert clone.run("down")[0] == 0
-        assert clone.run("preview")[0] == 0
-        assert foreign.poll() is None
-        foreign.kill()
-
-
-def test_without_go_and_without_programs_the_remedy_is_named(clone: Clone, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_named_with_the_remedy(clone: Clone, tmp_path: Path) -> None:
+    # Nothing is installed.
+    right = dict(clone.env)
     clone.env |= {
         "PATH": "/nowhere",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
@@ -167,34 +199,19 @@ def test_without_go_and_without_programs_the_remedy_is_named(clone: Clone, tmp_p
     assert code == 1
     assert "Go is not installed" in output
     assert "kube-apiserver" in output
-    assert clone.control_plane.processes() == set()
+    clone.env = right
 
-
-def test_an_occupied_port_is_named_with_the_remedy(clone: Clone) -> None:
-    assert clone.run("preview")[0] == 0
-    assert clone.run("down")[0] == 0
-    server = re.search(r"127\.0\.0\.1:(\d+)", clone.control_plane.kubeconfig.read_text())
-    assert server
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", int(server[1])))
-        taken.listen()
-        code, output = clone.run("up")
-    assert code == 1
-    assert f"port {server[1]}" in output
-    assert "make clean" in output
-    assert clone.control_plane.processes() == set()
-
-
-def test_a_folder_that_cannot_be_written_is_named(clone: Clone) -> None:
-    (clone.folder / ".sandbox").write_text("in the way")
+    # The passphrase of the user's secrets is gone.
+    clone.stack_file.write_text("config: {}\nencryptionsalt: v1:x\n")
     code, output = clone.run("up")
     assert code == 1
-    assert f"error: {clone.folder / '.sandbox'}: " in output
-    (clone.folder / ".sandbox").unlink()
+    assert "the secrets in Pulumi.local.yaml cannot be read: their passphrase, " in output
+    assert "mv Pulumi.local.yaml Pulumi.local.yaml.old && make up" in output
+    clone.stack_file.unlink()
 
+    # The disk is full.
+    shutil.rmtree(clone.folder / ".sandbox")
 
-def test_a_full_disk_is_an_error_and_leaves_nothing_running(clone: Clone) -> None:
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -203,9 +220,17 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_running(clone: Clone) -> Non
     assert "error: " in output
     assert clone.control_plane.processes() == set()
 
+    # The folder cannot be written.
+    shutil.rmtree(clone.folder / ".sandbox", ignore_errors=True)
+    (clone.folder / ".sandbox").write_text("in the way")
+    code, output = clone.run("up")
+    assert code == 1
+    assert f"error: {clone.folder / '.sandbox'}: " in output
+    (clone.folder / ".sandbox").unlink()
+
 
 def test_a_second_command_in_the_same_clone_is_told_to_wait(clone: Clone) -> None:
-    first = clone.start("up")
+    first = clone.start("preview")
     give_up = time.monotonic() + 60
     while not (clone.folder / ".sandbox/bin").exists() and time.monotonic() < give_up:
         time.sleep(0.01)

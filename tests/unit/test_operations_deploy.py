@@ -2,10 +2,11 @@
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from pulumi import automation as auto
 
@@ -14,6 +15,7 @@ from operations.engine import Run
 from operations.github import GitHub
 from tests import github_api
 from tests.github_api import FakeGitHub
+from tests.stand_ins.aws_account import aws_in_this_process
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 AT = "2026-05-01T14:00:00+02:00"  # as the machine tells the time
@@ -21,7 +23,9 @@ REFUSED = (
     "the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
     "lock file with `pulumi cancel`.\n  {url}: created by {user}@runner-1 (pid 2211) at " + AT
 )
-S3 = "s3://state-bucket/mern/.pulumi/locks/organization/mern/staging/1b2c.json?region=eu-central-1"
+Locks = Callable[[], set[str]]
+LOCKS = "mern/.pulumi/locks/organization/mern/staging"
+S3 = f"s3://state-bucket/{LOCKS}/1b2c.json?region=eu-central-1"
 JOB = {
     "name": "deploy to staging",
     "status": "completed",
@@ -40,15 +44,20 @@ def fake() -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An `aws` that writes down what it was asked; the file it writes to."""
-    written = tmp_path / "calls"
-    program = tmp_path / "bin/aws"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> "{written}"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return written
+def locks() -> Iterator[Locks]:
+    """Puts two locks on S3; gives those that are there."""
+    with aws_in_this_process():
+        s3 = boto3.client("s3", region_name="eu-central-1")
+        place = {"LocationConstraint": "eu-central-1"}
+        s3.create_bucket(Bucket="state-bucket", CreateBucketConfiguration=place)
+        for name in ("1b2c", "3d4e"):
+            s3.put_object(Bucket="state-bucket", Key=f"{LOCKS}/{name}.json", Body=b"{}")
+
+        def there() -> set[str]:
+            listed = s3.list_objects_v2(Bucket="state-bucket")
+            return {Path(item["Key"]).stem for item in listed.get("Contents", [])}
+
+        yield there
 
 
 class Stack:
@@ -77,14 +86,13 @@ def up(stack: Stack, fake: FakeGitHub | None) -> tuple[Run, list[float]]:
     return deploy.up(stack, api, slept.append), slept
 
 
-def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub, calls: Path) -> None:
+def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub, locks: Locks) -> None:
     stack = Stack(REFUSED.format(url=S3, user=ME))
     run, _ = up(stack, fake)
     assert run.ok
     assert run.revision == "3"
     assert stack.ups == 2
-    key = ".pulumi/locks/organization/mern/staging/1b2c.json"
-    assert calls.read_text() == f"s3 rm --only-show-errors s3://state-bucket/mern/{key}\n"
+    assert locks() == {"3d4e"}
     assert "was left by a run that was killed (https://github.example/job): released" in run.notes[0]
 
 
@@ -105,31 +113,39 @@ def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub,
     ],
 )
 def test_any_other_lock_is_left_with_the_command(
-    fake: FakeGitHub, calls: Path, url: str, user: str, job: dict[str, Any] | None, why: str
+    fake: FakeGitHub, locks: Locks, url: str, user: str, job: dict[str, Any] | None, why: str
 ) -> None:
     fake.jobs = {2: [job]} if job else {}
     stack = Stack(REFUSED.format(url=url, user=user))
     run, _ = up(stack, fake)
     assert not run.ok
     assert stack.ups == 1
-    assert not calls.exists()
+    assert locks() == {"1b2c", "3d4e"}
     assert why in run.errors[0]
     assert "pulumi cancel --stack staging" in run.errors[0]
     assert "created by" in run.errors[0]
 
 
-def test_by_hand_no_lock_is_released(calls: Path) -> None:
+def test_a_lock_that_may_not_be_deleted_is_left_with_the_reason(fake: FakeGitHub, locks: Locks) -> None:
+    stack = Stack(REFUSED.format(url=S3.replace("state-bucket", "no-bucket"), user=ME))
+    run, _ = up(stack, fake)
+    assert not run.ok
+    assert "could not be deleted: AWS refuses DeleteObject (NoSuchBucket): " in run.errors[0]
+    assert "pulumi cancel --stack staging" in run.errors[0]
+
+
+def test_by_hand_no_lock_is_released(locks: Locks) -> None:
     run, _ = up(Stack(REFUSED.format(url=S3, user=ME)), None)
     assert "pulumi cancel --stack staging" in run.errors[0]
-    assert not calls.exists()
+    assert locks() == {"1b2c", "3d4e"}
 
 
-def test_of_two_locks_the_second_may_be_alive(fake: FakeGitHub, calls: Path) -> None:
+def test_of_two_locks_the_second_may_be_alive(fake: FakeGitHub, locks: Locks) -> None:
     later = S3.replace("1b2c", "3d4e") + f": created by {ME}@runner-2 (pid 9) at 2026-05-01T12:30:00Z"
     stack = Stack(f"{REFUSED.format(url=S3, user=ME)}\n  {later}")
     run, _ = up(stack, fake)
     assert not run.ok
-    assert not calls.exists()
+    assert locks() == {"1b2c", "3d4e"}
 
 
 def test_a_lease_of_pulumi_cloud_is_waited_for(fake: FakeGitHub) -> None:

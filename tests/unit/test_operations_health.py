@@ -3,15 +3,14 @@
 import base64
 import gzip
 import json
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.aws import AwsError
 from components.release.api import ApiError
 from operations import health
 from operations.health import Health
@@ -52,37 +51,28 @@ def cluster(address: str = "", host: str = "", services: tuple[str, ...] = ("cli
 
 
 @pytest.fixture
-def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """States that an `aws` answers with, by service."""
+def targets(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """States of the targets of each service, as AWS answers with."""
     states = {"client": ["healthy", "healthy"], "server": ["healthy"]}
-    program = tmp_path / "bin/aws"
-    program.parent.mkdir()
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    groups = {ARN.format(service): service for service in states}
 
-    class Written(dict[str, list[str]]):
-        def __setitem__(self, key: str, value: list[str]) -> None:
-            super().__setitem__(key, value)
-            lines = ['case "$*" in']
-            for service, found in self.items():
-                described = [
-                    {
-                        "Target": {"Id": f"10.0.0.{n}", "Port": 8080},
-                        "TargetHealth": {"State": state, "Reason": "Target.Timeout"},
-                    }
-                    for n, state in enumerate(found, 1)
-                ]
-                answer = json.dumps({"TargetHealthDescriptions": described})
-                asked = f"elbv2 describe-target-health --target-group-arn {ARN.format(service)}"
-                lines.append(f"\"{asked} --region eu-central-1 --output json\") echo '{answer}';;")
-            program.write_text(
-                "#!/bin/sh\n" + "\n".join([*lines, '*) echo "AccessDenied: $2" >&2; exit 1;;', "esac\n"])
-            )
-            program.chmod(0o755)
+    class FakeAws:
+        def __init__(self, region: str) -> None:
+            assert region == "eu-central-1"
 
-    written = Written()
-    for key, value in states.items():
-        written[key] = value
-    return written
+        def target_health(self, arn: str) -> list[dict[str, Any]]:
+            if arn not in groups:
+                raise AwsError("AWS refuses DescribeTargetHealth (AccessDenied): not yours")
+            return [
+                {
+                    "Target": {"Id": f"10.0.0.{number}", "Port": 8080},
+                    "TargetHealth": {"State": state, "Reason": "Target.Timeout"},
+                }
+                for number, state in enumerate(states[groups[arn]], 1)
+            ]
+
+    monkeypatch.setattr(health, "Aws", FakeAws)
+    return states
 
 
 @pytest.fixture
@@ -162,7 +152,7 @@ def test_what_cannot_be_asked_is_a_problem(targets: dict[str, list[str]]) -> Non
     for item in api.answers[BINDINGS]:
         item["spec"]["targetGroupARN"] += "b"
     found = look(api)
-    assert "aws elbv2 describe-target-health: AccessDenied: describe-target-health" in found.problems
+    assert "AWS refuses DescribeTargetHealth (AccessDenied): not yours" in found.problems
     assert any("GET /health is not answered" in text for text in found.problems)
     assert "not found" in look(Api({})).problems[0]
 

@@ -98,11 +98,3 @@ def test_what_only_reads_runs_in_an_environment_of_its_own(name: str, ending: st
     named = re.findall(r"[\w.]*-(?:preview|drift)|}}-drift", jobs[0]["environment"])
     assert named
     assert all(each.endswith(ending) for each in named)
-
-
-def test_the_engine_is_installed_in_the_pinned_version() -> None:
-    pinned = re.search(r"Version=([\d.]+)", (PROJECT / "sandbox/tools.py").read_text())
-    assert pinned
-    for name in ("preview", "deploy", "drift"):
-        found = [step["with"] for _, step in steps(name) if "pulumi/actions" in step.get("uses", "")]
-        assert found == [{"pulumi-version": pinned[1]}]

@@ -1,0 +1,42 @@
+"""The end of a program that has said what is wrong: nothing stands below its own words."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import pulumi
+
+USER_HAS_BEEN_TOLD = 32
+"""Exit code for which Pulumi's Python language host adds no line of its own (the constant
+`pythonProcessExitedAfterShowingUserActionableMessage` in its source)."""
+
+
+@contextmanager
+def quiet_exit() -> Iterator[None]:
+    """Run a program so that its own words are the last that the user reads.
+
+    Put the whole program into it:
+
+        with quiet_exit():
+            ...
+
+    A `pulumi.RunError` is shown once, without a line on the exit code below it. When the engine interrupts
+    the program, as it does after a failed deployment, it ends without a stack trace. Any other exception is
+    a defect, and keeps its trace.
+    """
+    if pulumi.runtime.settings.get_engine() is not None:  # a test without an engine keeps its own handler
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    except pulumi.RunError as error:
+        pulumi.log.error(str(error))
+        sys.exit(USER_HAS_BEEN_TOLD)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(USER_HAS_BEEN_TOLD)  # threads of hooks may still wait for the cluster
