@@ -4,18 +4,21 @@ A preview of a change, and an upgrade that cannot be scheduled, on a control pla
 """
 
 import html
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from pulumi import automation as auto
 
 from sandbox.control_plane import ControlPlane
-from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider
-from sandbox.tools import prepare
+from sandbox.engine import PROJECT, Engine
+from sandbox.tools import ETCD, KUBERNETES, KWOK, prepare
 
 FOLDER = PROJECT / ".sandbox/pictures"
+STACK = "local"
 COLORS = {"+": "#3fb950", "~": "#d29922", "-": "#f85149"}
 WIDTH, LINE = 116, 18
 
@@ -37,50 +40,60 @@ def draw(name: str, lines: Iterable[str]) -> None:
     print(f"docs/{name}.svg: {len(shown)} lines")
 
 
-def run(stack: auto.Stack, command: str) -> list[str]:
+def run(engine: Engine, project: Path, *command: str) -> list[str]:
     """What a user sees of one command, without the dots that mean that it goes on."""
-    lines: list[str] = []
-    try:
-        getattr(stack, command)(on_output=lines.append, on_error=lines.append, color="never")
-    except auto.errors.CommandError:
-        lines.append("")
-    return [line for line in lines if line.strip() and not line.startswith("@ ")]
+    done = subprocess.run(
+        [str(engine.tools / "pulumi"), *command, "--stack", STACK, "--non-interactive", "--color", "never"],
+        cwd=project,
+        env={**os.environ, **engine.environment()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return [line for line in done.stdout.splitlines() if line.strip() and not line.startswith("@ ")]
 
 
 def configure(project: Path, replicas: int, cpu: str, timeout: int) -> None:
-    """The stack file of the pictures: the local one with these numbers."""
-    text = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())
+    """Set these numbers in the stack file."""
+    file = project / f"Pulumi.{STACK}.yaml"
+    text = yaml.safe_load(file.read_text())
     config = text["config"]
     config["mern:cluster"]["kubeconfig"] = str(FOLDER / "kubeconfig")
     config["mern:release"] = {"timeout": timeout}
     server = config["mern:values"]["mernServer"]
     server |= {"replicas": replicas, "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}}
-    (project / "Pulumi.local.yaml").write_text(yaml.safe_dump(text))
+    file.write_text(yaml.safe_dump(text))
 
 
 def main() -> None:
     """Make all pictures."""
-    tools = FOLDER / "bin"
-    prepare(tools)
-    control_plane = ControlPlane(folder=FOLDER, tools=tools)
+    engine = Engine(folder=FOLDER)
+    prepare(engine.tools, [ETCD, KUBERNETES, KWOK])
+    engine.prepare()
+    control_plane = ControlPlane(folder=FOLDER, tools=engine.tools)
     control_plane.remove()
     project = FOLDER / "project"
-    shutil.rmtree(FOLDER / "state", ignore_errors=True)
-    shutil.copytree(PROJECT / "chart", project / "chart", dirs_exist_ok=True)
+    for left_over in (project, FOLDER / "state"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    shutil.copytree(PROJECT / "chart", project / "chart")
     shutil.copy(PROJECT / "Pulumi.yaml", project)
+    for name in ("__main__.py", "settings.py", "components"):
+        (project / name).symlink_to(PROJECT / name)
+    (project / ".venv").symlink_to(sys.prefix)
+    (FOLDER / "state").mkdir()
     control_plane.start()
     try:
-        choose_provider(FOLDER)
-        engine = Engine(folder=FOLDER, tools=tools, project=project)
+        engine.make_local_stack(STACK, project)
+        up = ("up", "--yes", "--skip-preview")
         for replicas, cpu, timeout in ((2, "1", 60), (3, "1", 60), (3, "1000", 8)):
             configure(project, replicas, cpu, timeout)
-            stack = engine.stack("local", MADE_UP_SECRETS)
             if replicas == 2:
-                run(stack, "up")
+                run(engine, project, *up)
             elif cpu == "1":
-                draw("preview", run(stack, "preview"))
+                draw("preview", run(engine, project, "preview"))
             else:
-                said = run(stack, "up")
+                said = run(engine, project, *up)
                 report = next(i for i, line in enumerate(said) if line.startswith("Diagnostics"))
                 draw("progress", said[:report])
                 draw("failure", said[report:])

@@ -167,6 +167,9 @@ def main() -> int:
     except SandboxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a folder that cannot be written
         print(f"error: {error.filename or sandbox.folder}: {error.strerror}", file=sys.stderr)
         return 1

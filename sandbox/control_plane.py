@@ -185,8 +185,7 @@ class ControlPlane:
         env = {key: value for key, value in os.environ.items() if not key.startswith("KWOK_")}
         # Not by KWOK_WORKDIR, which kwokctl reads up to the first space.
         env |= {"HOME": str(self._kwok), "PATH": str(self._home / "bin")}
-        no_proxy = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), f"{no_proxy},127.0.0.1,localhost,::1".lstrip(","))
+        env |= without_proxy()
         done = subprocess.run(
             [str(self._home / "bin/kwokctl"), "--name", NAME, "--v", "ERROR", *args],
             cwd=self._home,
@@ -230,6 +229,12 @@ class ControlPlane:
             if lines := text.partition("\ngoroutine ")[0].strip().splitlines()[-5:]:
                 return "\n".join([f"\n{log}:", *(line[:300] for line in lines)])
         return ""
+
+
+def without_proxy() -> dict[str, str]:
+    """Return the variables by which programs ask no proxy for this machine."""
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), f"{known},127.0.0.1,localhost,::1".lstrip(","))
 
 
 def _ports(kubeconfig: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox.control_plane import is_alive
+from sandbox.control_plane import is_alive, without_proxy
 from sandbox.tools import (
     KUBERNETES_PROVIDER,
     MODULES,
@@ -68,6 +68,7 @@ class Engine:
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             # The provider is older than the SDK; without this the engine warns of that in each run.
             "PULUMI_DEV": "true",
+            **without_proxy(),
             # Plugins are those of this home, whatever lies on PATH.
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
             **self.env,

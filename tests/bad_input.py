@@ -3,11 +3,9 @@
 `python -m tests.bad_input` writes the file anew.
 """
 
-import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pulumi
 import yaml
-from pulumi import automation as auto
 
 from components import mern_application
 from components.cluster import connect
 from sandbox.engine import PROJECT, Engine
+from sandbox.tools import HELM, PULUMI, prepare
 from settings import ClusterSettings, Settings
 from tests.chart.rendering import CREDENTIALS, Chart, merged
-from tests.conftest import LOST_ENGINE
+from tests.engine.conftest import share_program
 
 DOC = PROJECT / "docs/bad-input.md"
 STACK = "staging"
@@ -112,7 +111,7 @@ mern:pythonScript: {policy: {Version: "2012-10-17", Statement: []}}
 
 # ---- the same by way of a file, because YAML or the engine makes something else of what is written
 
-WRITTEN = [
+MISREAD = [
     "mern:imageTag: 1.10",
     "mern:imageTag: 1e3",
     "mern:imageTag: 0123",
@@ -128,9 +127,13 @@ WRITTEN = [
     "mern:release: {timeout: 10m}",
     "mern:release: {timeout: 5e2, showObjects: off}",
     "mern:release:",
+    "mern:release {timeout: 60}",
+]
+"""The program reads it, and refuses it."""
+
+UNREADABLE = [
     "mern:release: {timeout: 60}\nmern:release: {timeout: 90}",
     "mern:release: {timeout: 60, timeout: 90}",
-    "mern:release {timeout: 60}",
     "\tmern:release: {timeout: 60}",
     "mern:release: {timeout: .inf}",
     "mern:release: {timeout: 60",
@@ -142,6 +145,7 @@ WHOLE_FILES = [
     "<<<<<<< HEAD\nconfig: {}\n=======",
     "- a list",
 ]
+"""The command line refuses it, before the program runs."""
 
 # ---- refused by the chart
 
@@ -301,43 +305,50 @@ def _refusal(call: Any) -> tuple[str, ...]:
 
 
 class StackFiles:
-    """A stack file of a real stack, read by the real engine, which runs the project's own reading of it."""
+    """A stack file of a real stack of this project, read by the real command line and program."""
 
     def __init__(self, folder: Path, tools: Path) -> None:
-        self.engine = Engine(folder=folder, tools=tools)
+        self.engine = Engine(folder=folder)
         self.folder = folder / "project"
         self.folder.mkdir(parents=True)
-        shutil.copy(PROJECT / "Pulumi.yaml", self.folder)
+        share_program(self.folder)
+        self.engine.tools.symlink_to(tools)
         (folder / "state").mkdir()
-        (folder / "passphrase").write_text("right")
+        self.engine.passphrase.write_text("right")
         self.file = self.folder / f"Pulumi.{STACK}.yaml"
-        self.run("stack", "init", STACK)
+        self.pulumi("stack", "init", STACK)
         self.salt = self.file.read_text()
-        for key, value in RIGHT.items():
-            if "secure" in value:
-                self.run("config", "set", "--secret", key, "--stack", STACK, given=HIDDEN)
+        secrets = [key for key, value in RIGHT.items() if "secure" in value]
+        self.pulumi("config", "set-all", "--stack", STACK, *(f"--secret={key}={HIDDEN}" for key in secrets))
         self.encrypted = yaml.safe_load(self.file.read_text())["config"]
 
-    def run(self, *command: str, given: str = "", env: Env = NO_ENV) -> str:
-        """What the pulumi program says on its standard error; a variable that is None is not set."""
+    def pulumi(self, *command: str, env: Env = NO_ENV) -> str:
+        """All that the command says; a variable that is None is not set."""
         variables = {**os.environ, **self.engine.environment(), **env}
         done = subprocess.run(
-            [str(self.engine.tools / "pulumi"), "--non-interactive", *command],
+            [str(self.engine.tools / "pulumi"), "--non-interactive", "--color", "never", *command],
             cwd=self.folder,
             env={name: text for name, text in variables.items() if text is not None},
-            input=given,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        return done.stderr
+        return done.stdout
 
     def cases(self) -> list[Case]:
-        return [self._case(text) for text in WRITTEN] + [self._case(text, whole=True) for text in WHOLE_FILES]
+        """What is wrong with the stack file."""
+        found = self._misread()
+        return [
+            *(Case(text, found[text]) for text in MISREAD),
+            *(self._unreadable(text, self._with_the_right(text)) for text in UNREADABLE),
+            *(self._unreadable(text, f"{text}\n") for text in WHOLE_FILES),
+        ]
 
     def commands(self) -> list[Case]:
         """What is wrong with the command instead of the file."""
-        self._write("")
+        self.file.write_text(self._with_the_right(""))
         preview = ("preview", "--stack", STACK)
         none: Env = {"PULUMI_CONFIG_PASSPHRASE_FILE": None}
         wrong: Env = {**none, "PULUMI_CONFIG_PASSPHRASE": "wrong"}
@@ -350,60 +361,55 @@ class StackFiles:
         (self.folder / "Pulumi.yaml").write_text("name: mern\nruntime: [")
         return [*found, Case("a broken Pulumi.yaml", self._said("preview", "--stack", STACK))]
 
-    def _said(self, *command: str, env: Env = NO_ENV) -> tuple[str, ...]:
-        return _without_folder(self.run(*command, env=env), self.folder)
+    def _misread(self) -> dict[str, tuple[str, ...]]:
+        """What the program says to each of MISREAD.
 
-    def _write(self, text: str) -> None:
+        All faults are reported together: one file has a case of each key.
+        """
+        left, found = list(MISREAD), {}
+        while left:
+            together = {_key(text): text for text in reversed(left)}
+            self.file.write_text(self._with_the_right("\n".join(together.values())))
+            said = self._said("preview", "--stack", STACK)
+            title, *faults = said[said.index(f"pulumi:pulumi:Stack (mern-{STACK}):") + 1 :]
+            assert title.startswith(f"error: {len(together)} fault"), said
+            for key, text in together.items():
+                about = re.compile(rf"{re.escape(key)}(\.\S+)? (is|should) ")
+                at = next(number for number, line in enumerate(faults) if about.match(line))
+                found[text] = tuple(faults[at : at + 2])
+            left = [text for text in left if text not in found]
+        return found
+
+    def _unreadable(self, text: str, file: str) -> Case:
+        self.file.write_text(file)
+        return Case(text.replace("\t", "⇥"), self._said("preview", "--stack", STACK))
+
+    def _said(self, *command: str, env: Env = NO_ENV) -> tuple[str, ...]:
+        text = self.pulumi(*command, env=env).replace(f"{self.folder}/", "")
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+    def _with_the_right(self, text: str) -> str:
+        """A stack file with the right config, but for what `text` is about."""
         right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
         left_out = _left_out(text)
         given = [f"{key}: {value}" for key, value in right.items() if key not in left_out]
         entries = "".join(f"  {line}\n" for line in (*given, *text.splitlines()))
-        self.file.write_text(f"{self.salt}config:\n{entries}")
+        return f"{self.salt}config:\n{entries}"
 
-    def short_timeout(self, chart: Chart) -> Case:
-        """A timeout that the chart's objects show to be too short."""
-        objects = chart.render().objects
 
-        def load() -> None:
-            args = SimpleNamespace(timeout=Settings.load().release.timeout)
-            mern_application._refuse_short_timeout(SimpleNamespace(objects=objects, args=args))  # type: ignore[arg-type]
+def _key(text: str) -> str:
+    """The key that a case is about."""
+    return re.split(r":(?= |$)", text)[0]
 
-        return self._case("mern:release: {timeout: 60}", load)
 
-    def _case(self, text: str, load: Any = Settings.load, whole: bool = False) -> Case:
-        if whole:
-            self.file.write_text(f"{text}\n")
-        else:
-            self._write(text)
-        message: list[str] = []
-
-        def program() -> None:
-            with contextlib.chdir(self.folder):
-                message.extend(_refusal(load))
-
-        options = auto.LocalWorkspaceOptions(
-            work_dir=str(self.folder),
-            pulumi_home=str(self.engine.folder / "pulumi-home"),
-            env_vars=self.engine.environment(),
-            pulumi_command=auto.PulumiCommand(root=str(self.engine.tools.parent)),
+def short_timeout(chart: Chart) -> Case:
+    """A timeout that the chart's objects show to be too short."""
+    args = SimpleNamespace(timeout=60)
+    plan: Any = SimpleNamespace(objects=chart.render().objects, args=args)
+    with mock.patch("pulumi.get_stack", lambda: STACK):
+        return Case(
+            "mern:release: {timeout: 60}", _refusal(lambda: mern_application._refuse_short_timeout(plan))
         )
-        try:
-            stack = auto.select_stack(STACK, project_name="mern", program=program, opts=options)
-            try:
-                stack.preview(color="never")
-            except auto.errors.CommandError as error:
-                if message or LOST_ENGINE not in str(error):
-                    raise
-                stack.preview(color="never")
-        except auto.errors.CommandError as error:
-            if not message:
-                said = _without_folder(str(error).split("stderr:", 1)[-1], self.folder)
-                message += said or str(error).splitlines()  # the program failed in another way
-        return Case(text.replace("\t", "⇥"), tuple(message))
-
-
-def _without_folder(text: str, folder: Path) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.replace(f"{folder}/", "").splitlines() if line.strip())
 
 
 KUBECONFIG = (
@@ -460,13 +466,12 @@ Made from the real cases by `python -m tests.bad_input`; a test holds it to them
 def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
     """Heading to cases, all run anew."""
     files, chart = StackFiles(folder, tools), Chart(str(tools / "helm"))
-    timeout = files.short_timeout(chart)
     return {
         "The stack's config": settings_cases(),
         "What YAML makes of it": files.cases(),
         "The command": files.commands(),
         "The kube config": list(kubeconfig_cases()),
-        "The chart's values, in `mern:values`": [*chart_cases(chart), timeout],
+        "The chart's values, in `mern:values`": [*chart_cases(chart), short_timeout(chart)],
     }
 
 
@@ -488,10 +493,8 @@ def _cell(texts: Iterable[str]) -> str:
 
 
 def main() -> None:
-    from sandbox.tools import prepare
-
     tools = PROJECT / ".sandbox/bin"
-    prepare(tools)
+    prepare(tools, [PULUMI, HELM])
     with tempfile.TemporaryDirectory() as folder:
         DOC.write_text(document(sections(Path(folder), tools)))
     print(f"{DOC.relative_to(PROJECT)} is written.")

@@ -7,7 +7,6 @@ meanwhile slows both down. Prints a table, and writes it to docs/bench.md.
 """
 
 import contextlib
-import gc
 import json
 import os
 import platform
@@ -21,28 +20,104 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pulumi
-import pulumi_kubernetes as kubernetes
 import yaml
-from pulumi_kubernetes.helm.v3 import Release
+from lightkube.resources.core_v1 import Namespace
 
-from components.cluster import connect
-from components.mern_application import READINESS_GATE, chart_values
-from components.release import ChartRelease, ReleaseArgs, drift, plan_release, record
+from components.release import drift, record
 from components.release.api import Api
-from components.release.secret_values import marked
-from sandbox.control_plane import ControlPlane
-from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine, choose_provider
-from sandbox.tools import prepare
-from settings import ClusterSettings, Settings
-from tests.conftest import FOLDER, empty_control_plane
+from sandbox.engine import MADE_UP_SECRETS, PROJECT, TEMPLATE
+from sandbox.tools import ETCD, HELM, KUBERNETES, KWOK, prepare
+from tests.conftest import FOLDER, TestCluster, empty_control_plane
+from tests.engine.conftest import ENGINE, Project, new_project, share_program
 
 PAGE = PROJECT / "docs/bench.md"
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 GROWTH = {10: 3, 50: 3, 200: 2}
 """Number of objects to number of rounds."""
 TARGETS = {"preview": 1.35, "unchanged up": 1.15, "up of a change": 1.1}
-HELM = {"atomic": True, "max_history": 10, "skip_await": False, "create_namespace": False, "replace": True}
+
+BARE = '''
+"""`__main__.py`, with a bare Release in place of this project's."""
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+from pulumi_kubernetes.helm.v3 import Release
+from settings import Settings
+
+def secret(value):
+    return pulumi.Output.secret(value.get_secret_value())
+
+settings = Settings.load()
+place = settings.cluster
+opts = pulumi.ResourceOptions(
+    provider=kubernetes.Provider("cluster", kubeconfig=place.kubeconfig, context=place.context)
+)
+name, values = settings.namespace.name, settings.values
+uri = {"mongodbUri": secret(settings.mongodb_uri)}
+keys = {
+    "awsAccessKeyId": secret(settings.aws_access_key_id),
+    "awsSecretAccessKey": secret(settings.aws_secret_access_key),
+}
+namespace = kubernetes.core.v1.Namespace("mern-namespace", metadata={"name": name}, opts=opts)
+release = Release(
+    "mern",
+    name="mern",
+    namespace=name,
+    chart="./chart",
+    values={
+        **values,
+        "mernServer": values["mernServer"] | uri,
+        "pythonScript": values["pythonScript"] | uri | keys,
+    },
+    timeout=settings.release.timeout,
+    atomic=True,
+    max_history=10,
+    skip_await=False,
+    create_namespace=False,
+    replace=True,
+    opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace])),
+)
+pulumi.export("revision", release.status["revision"])
+'''
+MANY = {
+    "shown": """
+import json, pathlib
+import pulumi
+from components.cluster import connect
+from components.release import ChartRelease, ReleaseArgs, plan_release
+from settings import ClusterSettings
+
+given = json.loads(pathlib.Path("given.json").read_text())
+cluster = connect(ClusterSettings.model_validate(given["cluster"]), None)
+args = ReleaseArgs(chart="./chart", name="many", namespace=given["namespace"], values=given["values"])
+opts = pulumi.ResourceOptions(provider=cluster.provider)
+ChartRelease("many", plan_release(args, cluster.provider, cluster.api), opts)
+""",
+    "bare": """
+import json, pathlib
+import pulumi
+import pulumi_kubernetes as kubernetes
+from pulumi_kubernetes.helm.v3 import Release
+
+given = json.loads(pathlib.Path("given.json").read_text())
+provider = kubernetes.Provider("cluster", **given["cluster"])
+Release(
+    "many",
+    name="many",
+    namespace=given["namespace"],
+    chart="./chart",
+    values=given["values"],
+    timeout=300,
+    atomic=True,
+    max_history=10,
+    skip_await=False,
+    create_namespace=False,
+    replace=True,
+    opts=pulumi.ResourceOptions(provider=provider),
+)
+""",
+}
+"""Programs that deploy a chart of ConfigMaps, by this project's release and by a bare one."""
 
 
 @dataclass(kw_only=True)
@@ -76,56 +151,33 @@ class Helm:
 class Side:
     """A program, with its stack."""
 
-    folder: Path
-    stack: Any
+    project: Project
     change: Callable[[int], None]
     """Sets the value that the up of a change changes, to one of two."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in TARGETS})
 
     def run(self, command: str, kind: str = "") -> None:
-        lines: list[str] = []
+        arguments = self.project.command(command, "--color", "never")
         started = time.monotonic()
-        try:
-            getattr(self.stack, command)(on_output=lines.append, color="never")
-        except Exception:
-            print("\n".join(lines), file=sys.stderr)
-            raise
+        done = subprocess.run(
+            arguments,
+            cwd=self.project.folder,
+            env=self.project.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        seconds = time.monotonic() - started
+        if done.returncode:
+            raise RuntimeError(done.stdout)
         if kind:
-            self.seconds[kind].append(time.monotonic() - started)
-        gc.collect()
-
-    def __post_init__(self) -> None:
-        # After an `up`, the Automation API starts the CLI three times more to tell what came of it.
-        self.stack.outputs = dict
-        self.stack.info = lambda *_: self
-
-
-def bare_application() -> None:
-    """`__main__.py`, with a bare Release in place of this project's."""
-    settings = Settings.load()
-    cluster = connect(settings.cluster, settings.aws)
-    opts = pulumi.ResourceOptions(provider=cluster.provider)
-    metadata = {"name": settings.namespace.name, "labels": {READINESS_GATE: "enabled"}}
-    namespace = kubernetes.core.v1.Namespace("mern-namespace", metadata=metadata, opts=opts)
-    release = Release(
-        "mern",
-        name="mern",
-        namespace=settings.namespace.name,
-        chart="./chart",
-        values=marked(chart_values(settings, {}, None)),
-        timeout=settings.release.timeout,
-        **HELM,
-        opts=pulumi.ResourceOptions(provider=cluster.provider, depends_on=[namespace]),
-    )
-    pulumi.export("revision", release.status["revision"])
-
-
-def nothing() -> None:
-    """The least that a Pulumi program can do."""
+            self.seconds[kind].append(seconds)
 
 
 def helm(name: str) -> Helm:
-    config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]["mern:values"]
+    config = yaml.safe_load(TEMPLATE.read_text())["config"]["mern:values"]
 
     def change(number: int) -> None:
         config["mernClient"]["replicas"] = 2 + number
@@ -139,45 +191,26 @@ def helm(name: str) -> Helm:
     return Helm(name=name, change=change, values=values)
 
 
-def many_objects(values: dict[str, Any], namespace: str, shown: bool) -> None:
-    """A chart of ConfigMaps, deployed by this project's release or by a bare one."""
-    config = {"kubeconfig": str(FOLDER / "kubeconfig"), "context": "kwok-mern"}
-    cluster = connect(ClusterSettings.model_validate(config), None)
-    opts = pulumi.ResourceOptions(provider=cluster.provider)
-    if shown:
-        args = ReleaseArgs(chart="./chart", name="many", namespace=namespace, values=values)
-        ChartRelease("many", plan_release(args, cluster.provider, cluster.api), opts)
-    else:
-        given = {"name": "many", "namespace": namespace, "chart": "./chart", "values": values}
-        Release("many", **given, timeout=300, **HELM, opts=opts)
-
-
-def application(engine: Callable[[Path], Engine], name: str, program: Any) -> Side:
-    folder = FOLDER / "projects" / name
-    shutil.copytree(PROJECT / "chart", folder / "chart")
-    shutil.copy(PROJECT / "Pulumi.yaml", folder)
-    file = folder / f"Pulumi.{name}.yaml"
-    config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())
-    config["config"]["mern:cluster"]["kubeconfig"] = str(FOLDER / "kubeconfig")
-    config["config"]["mern:namespace"] = {"name": name}
-    file.write_text(yaml.safe_dump(config))
+def application(name: str, cluster: TestCluster, stack_file: Path, program: str = "") -> Side:
+    """This project's chart, by its own program or another one."""
+    project = new_project(name, cluster, stack_file)
+    project.configure(release={"timeout": 300})
+    if program:
+        project.program(program)
 
     def change(number: int) -> None:
-        config["config"]["mern:values"]["mernClient"]["replicas"] = 2 + number
-        file.write_text(yaml.safe_dump(config))
-        open_()
+        project.configure(values={"mernClient": {"replicas": 2 + number}})
 
-    def open_() -> Any:
-        return engine(folder).stack(name, MADE_UP_SECRETS, program)
-
-    return Side(folder=folder, stack=open_(), change=change)
+    return Side(project=project, change=change)
 
 
-def generated(engine: Callable[[Path], Engine], count: int, shown: bool, control_plane: Any) -> Side:
-    name = f"many-{count}-{'shown' if shown else 'bare'}"
+def generated(count: int, kind: str, cluster: TestCluster) -> Side:
+    """A chart of ConfigMaps, by one of MANY."""
+    name = f"many-{count}-{kind}"
     folder = FOLDER / "projects" / name
     (folder / "chart/templates").mkdir(parents=True)
-    shutil.copy(PROJECT / "Pulumi.yaml", folder)
+    share_program(folder)
+    (folder / f"Pulumi.{name}.yaml").write_text("config: {pulumi:disable-default-providers: [kubernetes]}\n")
     (folder / "chart/Chart.yaml").write_text("{apiVersion: v2, name: many, version: 1.0.0}")
     (folder / "chart/templates/many.yaml").write_text(
         """{{- range $n := until (int .Values.count) }}
@@ -191,20 +224,17 @@ data:
 {{- end }}
 """
     )
-    values = {"count": count, "number": 0}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    from lightkube.resources.core_v1 import Namespace
-
-    control_plane.client().create(Namespace.from_dict(namespace))
-
-    def program() -> None:
-        with contextlib.chdir(folder):
-            many_objects(values, name, shown)
+    place = {"kubeconfig": str(cluster.kubeconfig), "context": "kwok-mern"}
+    given = {"cluster": place, "namespace": name, "values": {"count": count, "number": 0}}
+    cluster.client.create(Namespace.from_dict({"metadata": {"name": name}}))
+    project = Project(folder=folder, stack=name, namespace=name, cluster=cluster, secrets={})
+    project.program(MANY[kind])
 
     def change(number: int) -> None:
-        values["number"] = number
+        given["values"] = {"count": count, "number": number}
+        (folder / "given.json").write_text(json.dumps(given))
 
-    return Side(folder=folder, stack=engine(folder).stack(name, {}, program), change=change)
+    return Side(project=project, change=change)
 
 
 def compare(sides: list[Any], rounds: int) -> None:
@@ -240,9 +270,11 @@ def looking(release: str, namespace: str) -> float:
 
 
 def imports() -> dict[str, float]:
-    """Seconds that each program needs to be loaded, which the runs above have behind them."""
-    bare = "import pulumi, pulumi_kubernetes, pulumi_aws, pulumi_kubernetes.helm.v3, pydantic, yaml, settings"
-    programs = {"bare": bare, "ours": f"{bare}; import components.mern_application, components.cluster"}
+    """Seconds that each program needs to be loaded, which are part of the runs above."""
+    bare = "import pulumi, pulumi_kubernetes, pulumi_kubernetes.helm.v3, settings"
+    parts = "cluster", "load_balancer_controller", "mern_application", "preflight"
+    ours = ", ".join(f"components.{part}" for part in parts)
+    programs = {"bare": bare, "ours": f"{bare}; import {ours}"}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(ROUNDS):
         for name, text in programs.items():
@@ -253,14 +285,20 @@ def imports() -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[ControlPlane, str, float]]:
-    """A control plane for this run, the name of the Kubernetes provider, and the seconds that
-    it took to start."""
-    prepare(FOLDER / "bin")
+def running() -> Iterator[tuple[TestCluster, Path, str, float]]:
+    """A control plane for this run, the local stack's file, the name of the Kubernetes provider, and
+    the seconds that the control plane took to start."""
+    prepare(FOLDER / "bin", [ETCD, KUBERNETES, KWOK, HELM])
     started = time.monotonic()
     with empty_control_plane() as control_plane:
         seconds = time.monotonic() - started
-        yield control_plane, choose_provider(FOLDER), seconds
+        provider = ENGINE.prepare()
+        folder = FOLDER / "projects/bench"
+        folder.mkdir(parents=True)
+        shutil.copy(PROJECT / "Pulumi.yaml", folder)
+        ENGINE.make_local_stack("local", folder)
+        cluster = TestCluster(control_plane=control_plane)
+        yield cluster, folder / "Pulumi.local.yaml", provider, seconds
 
 
 def rows_of(what: str, ours: Side, bare: Side, others: tuple[Any, ...] = (None, None)) -> list[list[str]]:
@@ -299,20 +337,16 @@ def table(rows: list[list[str]]) -> str:
 def main() -> None:
     started = time.monotonic()
     rows = []
-    with running() as (control_plane, provider, start):
-
-        def engine(folder: Path) -> Engine:
-            return Engine(folder=FOLDER, tools=FOLDER / "bin", project=folder)
-
-        ours = application(engine, "bench-ours", None)
-        bare = application(engine, "bench-bare", bare_application)
-        others = application(engine, "bench-empty", nothing), helm("bench-helm")
+    with running() as (cluster, stack_file, provider, start):
+        ours = application("bench-ours", cluster, stack_file)
+        bare = application("bench-bare", cluster, stack_file, BARE)
+        empty = application("bench-empty", cluster, stack_file, "import pulumi")
+        others = empty, helm("bench-helm")
         compare([ours, bare, *others], ROUNDS)
         rows += rows_of("this project's chart", ours, bare, others)
         looked = [looking("mern", "bench-ours")]
         for count, rounds in GROWTH.items():
-            ours = generated(engine, count, True, control_plane)
-            bare = generated(engine, count, False, control_plane)
+            ours, bare = (generated(count, kind, cluster) for kind in ("shown", "bare"))
             compare([ours, bare], rounds)
             rows += rows_of(f"{count} ConfigMaps", ours, bare)
         looked.append(looking("many", f"many-{count}-shown"))

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,18 @@ def load(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """A machine of GitHub's with an empty workspace."""
+    """A machine of GitHub's."""
 
     folder: Path
+    """Of the files that the runner itself makes."""
+    workspace: Path
+    """The checkout, in which steps are run."""
     env: Mapping[str, str]
     """What the runner itself sets."""
     expressions: Mapping[str, str]
     """What stands in place of `${{ … }}`; one that is not here fails the test."""
+    printed: list[str] = field(default_factory=list, init=False)
+    """All that its steps have printed."""
 
     @property
     def summary(self) -> str:
@@ -49,9 +54,9 @@ class Runner:
         assert "${{" not in found["run"]  # nobody's text gets into a shell
         env = {**whole.get("env", {}), **described.get("env", {}), **found.get("env", {})}
         self.temp.mkdir(parents=True, exist_ok=True)
-        return subprocess.run(
+        done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", found["run"]],
-            cwd=self.folder,
+            cwd=self.workspace,
             env={
                 **os.environ,
                 "CI": "true",
@@ -65,6 +70,8 @@ class Runner:
             text=True,
             check=False,
         )
+        self.printed.extend((done.stdout, done.stderr))
+        return done
 
     def _filled(self, text: str) -> str:
         return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda found: self.expressions[found[1]], text)

@@ -3,15 +3,19 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import pulumi
 
 USER_HAS_BEEN_TOLD = 32
 """Exit code for which Pulumi's Python language host adds no line of its own (the constant
 `pythonProcessExitedAfterShowingUserActionableMessage` in its source)."""
+
+ENGINE_HAS_GONE = "Resource monitor has terminated, shutting down"
+"""From `grpc_error_to_exception` in the SDK's runtime/settings.py."""
 
 
 @contextmanager
@@ -27,8 +31,9 @@ def quiet_exit() -> Iterator[None]:
     the program, as it does after a failed deployment, it ends without a stack trace. Any other exception is
     a defect, and keeps its trace.
     """
-    if pulumi.runtime.settings.get_engine() is not None:  # a test without an engine keeps its own handler
+    if pulumi.runtime.settings.get_engine() is not None:  # a test without an engine keeps its own handlers
         signal.signal(signal.SIGINT, _leave)
+        pulumi.log.error = _unless_the_engine_has_gone(pulumi.log.error)
     try:
         yield
     except pulumi.RunError as error:
@@ -36,7 +41,19 @@ def quiet_exit() -> Iterator[None]:
         sys.exit(USER_HAS_BEEN_TOLD)
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
+def _unless_the_engine_has_gone(error: Callable[..., None]) -> Callable[..., None]:
+    """Return `error` for all but what the SDK says when a call finds the engine gone, which now and then
+    comes before the interrupt."""
+
+    def log_error(text: str, *args: Any, **options: Any) -> None:
+        if text == ENGINE_HAS_GONE:
+            _leave()
+        error(text, *args, **options)
+
+    return log_error
+
+
+def _leave(_signal: int = 0, _frame: FrameType | None = None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(USER_HAS_BEEN_TOLD)  # threads of hooks may still wait for the cluster

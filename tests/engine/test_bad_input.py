@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from sandbox.engine import PROJECT
+from sandbox.tools import PULUMI, prepare
 from tests.bad_input import DOC, HIDDEN, Case, document, sections
 
 
 @pytest.fixture(scope="module")
 def found(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Case]]:
+    prepare(tools, [PULUMI])
     return sections(tmp_path_factory.mktemp("bad-input") / "sandbox", tools)
 
 

@@ -97,6 +97,7 @@ def clone(tools: Path, tmp_path: Path) -> Iterator[Clone]:
 
 def test_the_sandbox_is_the_command_line_that_users_have(clone: Clone) -> None:
     before = clone.contents()
+    clone.env["HTTPS_PROXY"] = clone.env["https_proxy"] = "http://127.0.0.1:9"  # nobody: loopback needs none
     code, output = clone.run("up")
     assert code == 0, output
     assert "Kubernetes provider 4." in output

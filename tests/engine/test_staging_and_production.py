@@ -1,21 +1,20 @@
-"""The staging and production stacks, each with its own committed stack file: the real engine, Helm and
-API server, and a stand-in for AWS."""
+"""The staging and production stacks, each with its own committed stack file: the real engine, provider,
+Helm and API server, and a stand-in for AWS."""
 
 import base64
 import contextlib
 import functools
+import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pulumi
-import pulumi_aws as aws
 import pytest
 import yaml
 from lightkube import ApiError
@@ -29,17 +28,21 @@ from lightkube.resources.networking_v1 import Ingress, IngressClass
 from components.load_balancer_controller import CRDS, POLICY, apply_crds
 from components.release import Api
 from components.release import ApiError as Refused
-from sandbox.engine import MADE_UP_SECRETS, PROJECT, put_stand_in
+from sandbox.engine import MADE_UP_SECRETS, PROJECT
 from tests.conftest import FOLDER, TestCluster
-from tests.engine.aws_account import Account, AwsServer, aws_program, aws_server
-from tests.engine.conftest import Project, Run
+from tests.engine.conftest import ENGINE, Project, Run, share_program
 from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository, crd
+from tests.stand_ins.aws_account import Account, AwsServer, aws_program, aws_server, provider_program
 
 CONTROLLER, ASSOCIATION = (
     "Release load-balancer-controller-release",
     "PodIdentityAssociation load-balancer-controller-association",
 )
 NAMESPACE, RELEASE = "Namespace mern-namespace", "Release mern"
+POLICY_OF_SCRIPT = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::etl/*"}],
+}
 
 
 @dataclass(kw_only=True)
@@ -51,9 +54,9 @@ class AwsProject(Project):
     """Folder of the program `aws`, first on PATH."""
     controller: Controller
 
-    def destroy(self, **options: Any) -> Run:
+    def destroy(self, *options: str) -> Run:
         """`pulumi destroy --run-program`, the one that the README gives."""
-        return super().destroy(run_program=True, **options)
+        return super().destroy("--run-program", *options)
 
     @property
     def config(self) -> Any:
@@ -95,10 +98,19 @@ def token(cluster: TestCluster) -> str:
     return str(made["status"]["token"])
 
 
+@pytest.fixture(scope="module")
+def aws_provider(provider: str) -> None:
+    """The engine takes the stand-in for Pulumi's AWS provider."""
+    program = FOLDER / "aws-provider/pulumi-resource-aws"
+    provider_program(program)
+    ENGINE.put_plugin("aws", importlib.metadata.version("pulumi-aws"), program)
+
+
 @pytest.fixture
 def open_stack(
     cluster: TestCluster,
-    provider: str,
+    stack_file: Path,
+    aws_provider: None,
     server: AwsServer,
     repository: str,
     token: str,
@@ -107,20 +119,22 @@ def open_stack(
     tmp_path: Path,
 ) -> Iterator[Any]:
     """Opens one of the committed stacks, deployed nowhere yet, in an account of its own."""
-    put_stand_in(FOLDER / "provider/pulumi-resource-aws", "aws_provider")
     monkeypatch.setenv("HELM_CACHE_HOME", str(FOLDER / "helm-cache"))
     with contextlib.ExitStack() as ending:
 
         def open_stack(stack: str) -> AwsProject:
-            shutil.rmtree(FOLDER / "work" / stack, ignore_errors=True)
             for left in (FOLDER / "state/.pulumi").glob(f"**/{stack}.json*"):
                 left.unlink()
             folder = tmp_path / "project"
-            folder.mkdir()
             shutil.copytree(PROJECT / "chart", folder / "chart")
-            for file in ("Pulumi.yaml", f"Pulumi.{stack}.yaml"):
-                shutil.copy(PROJECT / file, folder)
-            config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
+            share_program(folder)
+            written = yaml.safe_load((PROJECT / f"Pulumi.{stack}.yaml").read_text())
+            encrypted = yaml.safe_load(stack_file.read_text())
+            written["config"] |= {key: encrypted["config"][key] for key in MADE_UP_SECRETS}
+            written["encryptionsalt"] = encrypted["encryptionsalt"]
+            (folder / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump(written))
+            config = written["config"]
+            eventually(lambda: _is_clean(cluster, config["mern:namespace"]["name"]), seconds=60)
             place, name = config["mern:aws"], config["mern:cluster"]["eksClusterName"]
             account = Account.open(server, place["accountId"], place["region"])
             account.create_cluster(name)
@@ -149,16 +163,23 @@ def open_stack(
 
 
 def _clean(project: AwsProject, helm: str) -> None:
-    """What a failed test leaves in the cluster would be in the way of the next."""
+    """What a test leaves in the cluster would be in the way of the next, which waits for its end."""
     client = project.cluster.client
+    uninstall = ["uninstall", CHART.name, "--namespace", "kube-system", "--ignore-not-found"]
+    subprocess.run([helm, *uninstall], env=project.cluster.env, check=True, capture_output=True)
+    # Nobody else would release it now.
+    with contextlib.suppress(ApiError):
+        client.patch(Ingress, "mern", {"metadata": {"finalizers": None}}, namespace=project.namespace)
     with contextlib.suppress(ApiError):
         client.delete(Namespace, project.namespace)
-    eventually(lambda: project.namespace not in {it.metadata.name for it in client.list(Namespace)})
-    uninstall = ["uninstall", CHART.name, "--namespace", "kube-system", "--ignore-not-found", "--wait"]
-    subprocess.run([helm, *uninstall], env=project.cluster.env, check=True, capture_output=True)
-    for name in crds(project):
+    for name in crds(project.cluster):
         client.delete(CustomResourceDefinition, name)
     project.aws.server.reset()
+
+
+def _is_clean(cluster: TestCluster, namespace: str) -> bool:
+    """Whether nothing is left of an earlier test."""
+    return not crds(cluster) and namespace not in {it.metadata.name for it in cluster.client.list(Namespace)}
 
 
 def eventually(is_so: Callable[[], bool], seconds: float = 30) -> None:
@@ -197,9 +218,9 @@ def has_available(project: AwsProject, part: str, count: int) -> bool:
     return bool(project.get(Deployment, f"mern-{part}").status.availableReplicas == count)
 
 
-def crds(project: AwsProject) -> list[str]:
+def crds(cluster: TestCluster) -> list[str]:
     """The controller's."""
-    found = project.cluster.client.list(CustomResourceDefinition)
+    found = cluster.client.list(CustomResourceDefinition)
     return [it.metadata.name for it in found if it.spec.group.endswith("k8s.aws")]
 
 
@@ -219,7 +240,7 @@ def assert_nothing_is_left(project: AwsProject) -> None:
     assert not [name for name in records if name.startswith("sh.helm.release")]
     assert not list(client.list(IngressClass))
     # With them the objects of others would go.
-    assert set(crds(project)) == set(CRDS)
+    assert set(crds(project.cluster)) == set(CRDS)
 
 
 def assert_deployed(project: AwsProject) -> None:
@@ -272,74 +293,33 @@ def assert_deployed(project: AwsProject) -> None:
     assert address.hostname == ADDRESS
 
 
-CHANGES = {
-    "staging": ({"mernServer": {"replicas": 2}}, "Deployment mern-server"),
-    "production": (
-        {"mernServer": {"autoscaling": {"minReplicas": 3}}},
-        "HorizontalPodAutoscaler mern-server",
-    ),
-}
+def assert_refused(run: Run, *words: str) -> None:
+    """One error, without a stack trace, and before anything but the providers was looked at."""
+    assert not run.ok
+    for word in words:
+        assert word in run.output
+    assert "Traceback" not in run.output
+    assert run.output.partition("Diagnostics:")[2].count("error:") == 1, run.output
+    assert {what for _, _, what in run.steps} <= {"Stack mern-staging", "aws aws", "kubernetes cluster"}
 
 
-@pytest.mark.parametrize("stack", ["staging", "production"])
-def test_a_committed_stack_lives_its_whole_life(open_stack: Callable[[str], AwsProject], stack: str) -> None:
-    project = open_stack(stack)
-    up = project.up()
-    assert up.ok, up.output
-    assert_deployed(project)
-    # There are no other credentials for the cluster: the program and the provider both asked for these.
-    asked = (project.programs / "calls").read_text().splitlines()
-    assert set(asked) == {f"eks get-token --cluster-name {stack} --region {project.aws.region}"}
-    ready = up.step("end", "create", CONTROLLER)
-    assert ready < up.step("start", "create", NAMESPACE) < up.step("start", "create", RELEASE)
-
-    calls = len(project.aws.calls)
-    again = project.up()
-    assert again.ok, again.output
-    assert again.changes == set()
-    assert {call.what for call in project.aws.calls[calls:]} == {
-        "GetCallerIdentity",
-        f"GET /clusters/{stack}",
-        "GetOpenIDConnectProvider",
-        "DescribeSubnets",
-    }
-    assert (
-        project.open().outputs()["url"].value
-        == f"http://{project.config['mern:values']['ingress']['hosts'][0]}"
+def test_a_preview_without_aws_credentials_is_refused_before_the_provider_does(
+    staging: AwsProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(key)
+    refused = staging.preview()
+    assert_refused(
+        refused,
+        "mern:aws.accountId is 111111111111, but there are no AWS credentials: choose a profile that has "
+        "some (AWS_PROFILE), or log in",
+        "aws sso login",
     )
-    assert project.open().outputs()["loadBalancer"].value == ADDRESS
-
-    values, changed = CHANGES[stack]
-    if project.config["mern:namespace"].get("protect"):
-        refused = project.destroy()
-        assert not refused.ok
-        assert "protected" in refused.output
-        assert project.get(Deployment, "mern-server").status.availableReplicas
-        assert in_kube_system(project, Deployment)
-        # What a user does: release it in the stack file, tell the engine by an `up`, destroy.
-        project.configure(namespace={"protect": False})
-    project.configure(values=values)
-    run = project.up()
-    assert run.ok, run.output
-    # A destroy that was refused has taken rows out of the view, which come back.
-    came_back = stack == "production"
-    assert ("create" if came_back else "update", changed) in run.changes
-    assert {each for each in run.changes if each[0] != "create"} - {("update", changed)} == {
-        ("update", RELEASE)
-    }
-    if came_back:
-        assert project.get(HorizontalPodAutoscaler, "mern-server").spec.minReplicas == 3
-
-    down = project.destroy()
-    assert down.ok, down.output
-    # The namespace can only go when its Ingress has, and that only while the controller runs.
-    gone = down.step("end", "delete", NAMESPACE)
-    assert down.step("end", "delete", RELEASE) < gone < down.step("start", "delete", CONTROLLER)
-    assert f"{project.namespace}/mern" in project.controller.released
-    assert_nothing_is_left(project)
+    assert {what for _, _, what in refused.steps} <= {"Stack mern-staging"}
 
 
 def test_crds_are_brought_up_to_date_and_looked_at_in_a_preview(cluster: TestCluster) -> None:
+    eventually(lambda: not crds(cluster))
     api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ingressclassparams.elbv2.k8s.aws"
     newer = crd("ingressclassparams", "elbv2.k8s.aws")
@@ -365,95 +345,177 @@ def test_crds_are_brought_up_to_date_and_looked_at_in_a_preview(cluster: TestClu
     cluster.client.delete(CustomResourceDefinition, "ingressclassparams.elbv2.k8s.aws")
 
 
-def of_another_team(project: AwsProject, finalizers: list[str], **annotations: str) -> None:
-    """An Ingress in a namespace of its own."""
-    client = project.cluster.client
-    if "another-team" not in {it.metadata.name for it in client.list(Namespace)}:
-        client.create(Namespace.from_dict({"metadata": {"name": "another-team"}}))
-    backend = {"service": {"name": "web", "port": {"number": 80}}}
-    meta = {"name": "web", "namespace": "another-team", "finalizers": finalizers}
-    client.create(Ingress.from_dict({"metadata": meta, "spec": {"defaultBackend": backend}}))
-
-
-def test_with_pod_identity_and_a_role_of_the_script_all_comes_and_goes_with_the_stack(
+def test_staging_lives_its_whole_life_and_its_pods_get_their_roles_in_another_way(
     staging: AwsProject,
 ) -> None:
-    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::etl/*"}
-    policy = {"Version": "2012-10-17", "Statement": [statement]}
     staging.secrets = {"mern:mongodbUri": MADE_UP_SECRETS["mern:mongodbUri"]}
-    staging.configure(
-        loadBalancerController={"identity": "pod-identity"},
-        pythonScript={"policy": policy, "identity": "pod-identity"},
-        values={"ingress": {"loadBalancerAttributes": {"deletion_protection.enabled": "true"}}},
-    )
-    name = staging.config["mern:cluster"]["eksClusterName"]
-    del staging.aws.cluster(name).kept["eks-pod-identity-agent"]
-    refused = staging.preview()
-    assert_refused(refused, "the cluster lacks the add-on eks-pod-identity-agent", "aws eks create-addon")
-    staging.aws.client("eks").create_addon(clusterName=name, addonName="eks-pod-identity-agent")
-    up = staging.up()
-    assert up.ok, up.output
-    of_controller, of_script = sorted(associations(staging), key=lambda it: str(it["namespace"]))
-    iam = staging.aws.client("iam")
-    role = iam.get_role(RoleName=f"mern.staging.{name}.load-balancer-controller")["Role"]
-    assert of_controller["roleArn"] == role["Arn"]
-    assert of_controller["namespace"] == "kube-system"
-    assert of_controller["serviceAccount"] == in_kube_system(staging, ServiceAccount).metadata.name
-    assert of_controller["tags"]["stack"] == "staging"
-    [trust] = role["AssumeRolePolicyDocument"]["Statement"]
-    assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
-    assert up.step("end", "create", ASSOCIATION) < up.step("start", "create", CONTROLLER)
-    job = staging.get(CronJob, "mern-python-script").spec.jobTemplate.spec.template.spec
-    assert (of_script["namespace"], of_script["serviceAccount"]) == (
-        staging.namespace,
-        job.serviceAccountName,
-    )
-    assert of_script["roleArn"].endswith(f":role/mern.staging.{name}.python-script")
-    of_role = iam.list_attached_role_policies(RoleName=f"mern.staging.{name}.python-script")
-    [attached] = of_role["AttachedPolicies"]
-    version = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId="v1")
-    assert version["PolicyVersion"]["Document"] == policy
-    assert "AWS_ACCESS_KEY_ID" not in staging.get(Secret, "mern-python-script").data
-    # kwok's pods are given nothing by EKS.
-    assert "2 pods of the load balancer controller have no credentials from EKS Pod Identity" in up.output
-    assert "kubectl rollout restart deployment/aws-load-balancer-controller -n kube-system" in up.output
-
-    # What would hang is refused: a load balancer that is protected, then a controller that others need.
-    assert "the load balancer is protected from deletion" in up.output
-    hangs = staging.destroy()
-    assert not hangs.ok
-    assert (
-        "the load balancer is protected from deletion, and without it the Ingress cannot go" in hangs.output
-    )
-    assert staging.get(Ingress, "mern")
-    attributes = {"deletion_protection.enabled": "false"}
-    staging.configure(values={"ingress": {"loadBalancerAttributes": attributes}})
-    assert staging.up().ok
-    of_another_team(staging, ["group.ingress.k8s.aws/web"])
-    needed = staging.destroy()
-    assert not needed.ok
-    assert "the load balancer controller is still needed" in needed.output
-    assert "Ingress another-team/web" in needed.output
-    assert in_kube_system(staging, Deployment).status.availableReplicas == 2
-    client = staging.cluster.client
-    client.patch(Ingress, "web", {"metadata": {"finalizers": None}}, namespace="another-team")
-    client.delete(Ingress, "web", namespace="another-team")
+    staging.configure(pythonScript={"policy": POLICY_OF_SCRIPT, "identity": "pod-identity"})
+    refuse_what_eks_lacks(staging)
+    deploy(staging)
+    change_to_pod_identity(staging)
+    keep_a_controller_that_others_need(staging)
     down = staging.destroy()
     assert down.ok, down.output
     assert_nothing_is_left(staging)
 
 
-def test_a_controller_of_somebody_else_is_looked_at_and_left_alone(
+def refuse_what_eks_lacks(staging: AwsProject) -> None:
+    """Both ways for pods to get their roles take something for granted."""
+    name, iam = staging.config["mern:cluster"]["eksClusterName"], staging.aws.client("iam")
+    agent = staging.aws.cluster(name).kept.pop("eks-pod-identity-agent")
+    [issuer] = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    described = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=issuer["Arn"])
+    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=issuer["Arn"])
+    assert_refused(
+        staging.preview(),
+        "2 things are missing on EKS cluster staging",
+        "the account does not know the cluster's OIDC issuer",
+        "eksctl utils associate-iam-oidc-provider --approve --cluster staging",
+        "the cluster lacks the add-on eks-pod-identity-agent",
+        "aws eks create-addon",
+    )
+    staging.aws.cluster(name).kept["eks-pod-identity-agent"] = agent
+    given = {key: described[key] for key in ("Url", "ClientIDList", "ThumbprintList")}
+    iam.create_open_id_connect_provider(**given | {"Url": f"https://{described['Url']}"})
+
+
+def deploy(staging: AwsProject) -> None:
+    """The controller by irsa, the script by Pod Identity with a role of its own."""
+    up = staging.up()
+    assert up.ok, up.output
+    assert_deployed(staging)
+    ready = up.step("end", "create", CONTROLLER)
+    assert ready < up.step("start", "create", NAMESPACE) < up.step("start", "create", RELEASE)
+    # There are no other credentials for the cluster: the program and the provider both asked for these.
+    asked = (staging.programs / "calls").read_text().splitlines()
+    assert set(asked) == {f"eks get-token --cluster-name staging --region {staging.aws.region}"}
+
+    [association] = associations(staging)
+    job = staging.get(CronJob, "mern-python-script").spec.jobTemplate.spec.template.spec
+    assert association["namespace"] == staging.namespace
+    assert association["serviceAccount"] == job.serviceAccountName
+    name = "mern.staging.staging.python-script"
+    assert association["roleArn"].endswith(f":role/{name}")
+    iam = staging.aws.client("iam")
+    [attached] = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+    version = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId="v1")
+    assert version["PolicyVersion"]["Document"] == POLICY_OF_SCRIPT
+    assert "AWS_ACCESS_KEY_ID" not in staging.get(Secret, "mern-python-script").data
+
+
+def change_to_pod_identity(staging: AwsProject) -> None:
+    """What was set changes, and nothing else."""
+    staging.configure(
+        loadBalancerController={"identity": "pod-identity"},
+        values={
+            "mernServer": {"replicas": 2},
+            "ingress": {"loadBalancerAttributes": {"deletion_protection.enabled": "false"}},
+        },
+    )
+    up = staging.up()
+    assert up.ok, up.output
+    assert up.changes == {
+        ("create", ASSOCIATION),
+        ("update", "Role load-balancer-controller-role"),
+        ("update", CONTROLLER),
+        ("update", RELEASE),
+        ("update", "Deployment mern-server"),
+        ("update", "Ingress mern"),
+    }
+    assert up.step("end", "create", ASSOCIATION) < up.step("start", "update", CONTROLLER)
+    [of_controller] = [it for it in associations(staging) if it["namespace"] == "kube-system"]
+    role = staging.aws.client("iam").get_role(RoleName="mern.staging.staging.load-balancer-controller")
+    assert of_controller["roleArn"] == role["Role"]["Arn"]
+    account = in_kube_system(staging, ServiceAccount)
+    assert of_controller["serviceAccount"] == account.metadata.name
+    assert "eks.amazonaws.com/role-arn" not in account.metadata.annotations
+    assert of_controller["tags"]["stack"] == "staging"
+    [trust] = role["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    # They were made before, and kwok's pods are given nothing by EKS anyway.
+    assert "2 pods of the load balancer controller have no credentials from EKS Pod Identity" in up.output
+    assert "kubectl rollout restart deployment/aws-load-balancer-controller -n kube-system" in up.output
+    # The load balancer has been made since the first deployment.
+    assert staging.outputs()["url"] == "http://staging.example.com"
+    assert staging.outputs()["loadBalancer"] == ADDRESS
+
+
+def keep_a_controller_that_others_need(staging: AwsProject) -> None:
+    """The application goes, and the controller stays until it has released what is of others."""
+    client = staging.cluster.client
+    client.create(Namespace.from_dict({"metadata": {"name": "another-team"}}))
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    meta = {"name": "web", "namespace": "another-team", "finalizers": ["group.ingress.k8s.aws/web"]}
+    client.create(Ingress.from_dict({"metadata": meta, "spec": {"defaultBackend": backend}}))
+    needed = staging.destroy()
+    assert not needed.ok
+    assert "the load balancer controller is still needed" in needed.output
+    assert "Ingress another-team/web" in needed.output
+    # The namespace can only go when its Ingress has, and that only while the controller runs.
+    gone = needed.step("end", "delete", NAMESPACE)
+    assert needed.step("end", "delete", RELEASE) < gone < needed.step("start", "delete", CONTROLLER)
+    assert f"{staging.namespace}/mern" in staging.controller.released
+    assert in_kube_system(staging, Deployment).status.availableReplicas == 2
+    client.patch(Ingress, "web", {"metadata": {"finalizers": None}}, namespace="another-team")
+    client.delete(Namespace, "another-team")
+
+
+def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_is_off(
+    open_stack: Callable[[str], AwsProject],
+) -> None:
+    production = open_stack("production")
+    up = production.up()
+    assert up.ok, up.output
+    assert_deployed(production)
+
+    calls = len(production.aws.calls)
+    again = production.preview()
+    assert again.ok, again.output
+    assert again.changes == set(), "the autoscalers' replicas are no change"
+    assert {call.what for call in production.aws.calls[calls:]} == {
+        "GetCallerIdentity",
+        "GET /clusters/production",
+        "GetOpenIDConnectProvider",
+        "DescribeSubnets",
+    }
+
+    refused = production.destroy()
+    assert not refused.ok
+    assert "protected" in refused.output
+    assert production.get(Deployment, "mern-server").status.availableReplicas
+    assert in_kube_system(production, Deployment)
+    # What a user does: release it in the stack file, tell the engine by an `up`, destroy.
+    production.configure(
+        namespace={"protect": False},
+        values={
+            "mernServer": {"autoscaling": {"minReplicas": 3}},
+            "ingress": {"loadBalancerAttributes": {"deletion_protection.enabled": "true"}},
+        },
+    )
+    run = production.up()
+    assert run.ok, run.output
+    assert {each for each in run.changes if each[0] != "create"} == {("update", RELEASE)}
+    # The destroy that was refused has taken rows out of the view, which come back.
+    assert ("create", "HorizontalPodAutoscaler mern-server") in run.changes
+    assert production.get(HorizontalPodAutoscaler, "mern-server").spec.minReplicas == 3
+    assert "the load balancer is protected from deletion" in run.output
+    # Protected in AWS, it would keep the Ingress and so the namespace.
+    hangs = production.destroy()
+    assert not hangs.ok
+    refusal = "the load balancer is protected from deletion, and without it the Ingress cannot go"
+    assert refusal in hangs.output
+    assert "cannot be deleted" not in hangs.output
+    assert production.get(Ingress, "mern")
+    assert in_kube_system(production, Deployment)
+
+
+def test_a_controller_of_eks_or_of_somebody_else_is_looked_at_and_left_alone(
     staging: AwsProject, helm: str, repository: str
 ) -> None:
-    staging.configure(loadBalancerController={"mode": "existing"})
-    seen = staging.preview()
-    assert_refused(seen, "mode is existing, but IngressClass alb is not there, not of ingress.k8s.aws/alb")
     command = [helm, "install", CHART.name, CHART.name, "--repo", repository, "--namespace", "kube-system"]
     command += ["--wait", "--set", "serviceAccount.name=aws-load-balancer-controller,clusterName=staging"]
     command += ["--set", "region=eu-central-1,vpcId=vpc-1,replicaCount=1,serviceAccount.create=true"]
     subprocess.run(command, env=staging.cluster.env, check=True, capture_output=True)
-    staging.configure(loadBalancerController={"mode": "install"})
     fights = staging.preview()
     assert_refused(fights, "the cluster has a controller of somebody else already")
     assert "pulumi config set --path 'mern:loadBalancerController.mode' existing" in fights.output
@@ -461,134 +523,25 @@ def test_a_controller_of_somebody_else_is_looked_at_and_left_alone(
     staging.configure(loadBalancerController={"mode": "existing"})
     up = staging.up()
     assert up.ok, up.output
-    assert roles(staging) == []
     eventually(lambda: f"{staging.namespace}/mern" in staging.controller.served)
-    down = staging.destroy()
-    assert down.ok, down.output
-    assert in_kube_system(staging, Deployment).status.availableReplicas == 1
-
-
-@pytest.mark.parametrize("mode", ["auto-mode", "none"])
-def test_where_eks_or_nobody_has_a_controller_nothing_is_installed(staging: AwsProject, mode: str) -> None:
-    staging.configure(loadBalancerController={"mode": mode})
-    if mode == "auto-mode":
-        seen = staging.preview()
-        assert_refused(seen, "IngressClass alb is not there, not of eks.amazonaws.com/alb")
-        spec = {"metadata": {"name": "alb"}, "spec": {"controller": "eks.amazonaws.com/alb"}}
-        staging.cluster.client.create(IngressClass.from_dict(spec))
-    up = staging.up()
-    assert up.ok, up.output
-    assert (roles(staging), policies(staging)) == ([], [])
-    label = "eks.amazonaws.com" if mode == "auto-mode" else "elbv2.k8s.aws"
     labels = staging.cluster.client.get(Namespace, staging.namespace).metadata.labels
-    assert labels[f"{label}/pod-readiness-gate-inject"] == "enabled"
-    assert staging.destroy().ok
-    if mode == "auto-mode":
-        staging.cluster.client.delete(IngressClass, "alb")
+    assert labels["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
+    assert (roles(staging), policies(staging)) == ([], [])
+    releases = [it["urn"] for it in staging.state() if it["type"] == "kubernetes:helm.sh/v3:Release"]
+    assert [urn.rpartition("::")[2] for urn in releases] == ["mern"]
 
+    staging.configure(loadBalancerController={"mode": "none"})
+    alone = staging.preview()
+    assert alone.ok, alone.output
+    assert alone.changes == set()
 
-def test_an_oidc_issuer_that_is_not_registered_is_refused_in_the_preview(staging: AwsProject) -> None:
-    iam = staging.aws.client("iam")
-    for provider in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
-        iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider["Arn"])
-    assert_refused(
-        staging.preview(),
-        "the account does not know the cluster's OIDC issuer",
-        "eksctl utils associate-iam-oidc-provider --approve --cluster staging",
-    )
-
-
-def a_policy(staging: AwsProject, **changed: Any) -> None:
-    """A program of one policy."""
-    provider = aws.Provider("aws", region=staging.aws.region, allowed_account_ids=[staging.aws.id])
-    statement = {"Effect": "Allow", "Action": changed.pop("action"), "Resource": "*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    aws.iam.Policy(
-        "policy", name="policy", policy=policy, opts=pulumi.ResourceOptions(provider=provider), **changed
-    )
-
-
-def test_the_stand_in_for_aws_updates_in_place_and_holds_inputs_to_the_sdk(staging: AwsProject) -> None:
-    iam = staging.aws.client("iam")
-    staging.program = lambda: a_policy(staging, action="s3:GetObject", tags={"one": "1", "two": "2"})
-    assert staging.up().ok
-    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": "3"})
-    changed = staging.up(refresh=True)
-    assert changed.ok, changed.output
-    assert changed.changes == {("update", "Policy policy")}
-    policy = iam.get_policy(PolicyArn=policies(staging)[0])["Policy"]
-    assert policy["Tags"] == [{"Key": "two", "Value": "3"}]
-    version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
-    assert version["PolicyVersion"]["Document"]["Statement"][0]["Action"] == "s3:PutObject"
-
-    staging.program = lambda: a_policy(staging, action="s3:PutObject", tags={"two": 3}, name_prefix="a")
-    wrong = staging.preview()
-    assert "tags is not pulumi.Input[Optional[Mapping[str, pulumi.Input[str]]]]" in wrong.output
-    assert "handles no namePrefix" in wrong.output
-    staging.program = lambda: None
-    assert staging.up().ok
-    assert policies(staging) == []
-
-
-def assert_refused(run: Run, *words: str) -> None:
-    """One error, without a stack trace, and before anything but the provider was looked at."""
-    assert not run.ok
-    for word in words:
-        assert word in run.output
-    assert "Traceback" not in run.output
-    assert {what for _, _, what in run.steps} <= {"Stack mern-staging", "aws aws", "kubernetes cluster"}
-
-
-def test_a_cluster_that_is_not_there_is_refused_in_the_preview(staging: AwsProject) -> None:
-    staging.configure(cluster={"eksClusterName": "stagging"})
-    assert_refused(
-        staging.preview(),
-        "mern:cluster.eksClusterName: account 111111111111 has no EKS cluster stagging in eu-central-1",
-        "pulumi config set --path 'mern:cluster.eksClusterName' NAME",
-    )
-
-
-def test_credentials_of_another_account_are_refused_in_the_preview(
-    staging: AwsProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = Account.open(staging.aws.server, "333333333333", staging.aws.region)
-    for key, value in other.env.items():
-        monkeypatch.setenv(key, value)
-    assert_refused(
-        staging.preview(),
-        "mern:aws.accountId is 111111111111, but the AWS credentials in use are of account 333333333333",
-        "aws sts get-caller-identity",
-    )
-
-
-PREVIEW = """
-import os, sys
-from pathlib import Path
-from pulumi.automation.errors import CommandError
-from sandbox.engine import Engine
-
-stack, folder, tools, project = sys.argv[1], *map(Path, sys.argv[2:])
-try:
-    Engine(folder=folder, tools=tools, project=project).stack(stack).preview(on_output=print, on_error=print)
-except CommandError:
-    sys.stdout.flush()
-    os._exit(1)
-"""
-
-
-def test_a_preview_without_aws_credentials_is_refused(
-    staging: AwsProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    staging.open()
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(key)
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    # The engine ends a program whose provider is refused. It cannot end one that runs inside of another
-    # process, where it waits for the provider ever after: hence a process of its own.
-    places = [str(place) for place in (FOLDER, FOLDER / "bin", staging.folder)]
-    command = [sys.executable, "-c", PREVIEW, "staging", *places]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "pulumi:providers:aws resource 'aws' has a problem: No valid credential" in done.stdout
-    assert "installation-configuration" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    of_eks = {"metadata": {"name": "auto"}, "spec": {"controller": "eks.amazonaws.com/alb"}}
+    staging.cluster.client.create(IngressClass.from_dict(of_eks))
+    staging.configure(loadBalancerController={"mode": "auto-mode"}, values={"ingress": {"className": "auto"}})
+    auto_mode = staging.preview("--diff")
+    staging.cluster.client.delete(IngressClass, "auto")
+    assert auto_mode.ok, auto_mode.output
+    assert auto_mode.changes == {("update", NAMESPACE), ("update", RELEASE), ("update", "Ingress mern")}
+    assert re.search(r"\+ eks\.amazonaws\.com/pod-readiness-gate-inject *: \"enabled\"", auto_mode.output)
+    assert re.search(r"- elbv2\.k8s\.aws/pod-readiness-gate-inject *: \"enabled\"", auto_mode.output)
+    assert in_kube_system(staging, Deployment).status.availableReplicas == 1

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from lightkube.resources.apps_v1 import Deployment
 
 from operations.engine import SECRET_KEY
 from sandbox.engine import PROJECT, Engine
+from sandbox.tools import PULUMI, prepare
 from tests import github_api
 from tests.conftest import FOLDER
-from tests.engine.conftest import Project
+from tests.engine.conftest import ENGINE, Project, share_program
 from tests.engine.faults import FITTING, TOO_BIG, family, status, until
-from tests.engine.operations_in_sandbox import VARIABLE
 from tests.engine.test_nothing_secret_in_the_open import PARTS, seen
 from tests.github_api import FakeGitHub
 from tests.workflow import Runner, load
@@ -42,96 +44,162 @@ data:
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A repository on GitHub whose workflows deploy `project`."""
+
+    project: Project
+    github: FakeGitHub
+    folder: Path
+
+    def runner(self, name: str, expressions: Mapping[str, str] | None = None) -> Runner:
+        """A machine with the repository and its packages; the name is that of a folder."""
+        folder, stack = self.folder / name, self.project.stack
+        folder.mkdir()
+        event = folder / "event.json"
+        event.write_text(json.dumps({"pull_request": {"number": 5, "head": {"sha": "0123abc"}}}))
+        env = {
+            **self.project.environment(),
+            **self.github.env,
+            "PATH": f"{_bare_python(folder / 'bin')}{os.pathsep}{self.project.environment()['PATH']}",
+            "GITHUB_EVENT_PATH": str(event),
+        }
+        # The steps that need them have these of their own.
+        for key in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+            del env[key]
+        return Runner(
+            folder=folder,
+            workspace=self.project.folder,
+            env=env,
+            expressions={
+                "github.base_ref == 'main' && 'production' || 'staging'": stack,
+                "inputs.stack || (github.ref_name == 'main' && 'production' || 'staging')": stack,
+                "matrix.stack": stack,
+                "inputs.image-tag": "",
+                "github.token": github_api.TOKEN,
+                "vars.PULUMI_BACKEND_URL": (FOLDER / "state").as_uri(),
+                "secrets.PULUMI_ACCESS_TOKEN": "",
+                "secrets.PULUMI_CONFIG_PASSPHRASE": ENGINE.passphrase.read_text(),
+                **(expressions or {}),
+            },
+        )
+
+
+def _bare_python(folder: Path) -> Path:
+    """A folder with a `python` that has no packages, as where they could not be installed."""
+    folder.mkdir()
+    (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    (folder / "python").chmod(0o755)
+    return folder
+
+
 @pytest.fixture
 def github() -> Iterator[FakeGitHub]:
     with github_api.serve() as fake:
         yield fake
 
 
-def program(path: Path, arguments: str) -> Path:
-    """A `python` that is given these arguments first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
-def runner(
-    project: Project,
-    github: FakeGitHub,
-    folder: Path,
-    warnings: tuple[str, ...] = (),
-    expressions: Mapping[str, str] | None = None,
-) -> Runner:
-    """A runner whose `.venv/bin/python -m operations` deploys `project` by the tests' engine."""
-    program(folder / ".venv/bin/python", "-m tests.engine.operations_in_sandbox")
-    # No virtual environment, as where the packages could not be installed.
-    bare = program(folder / "bin/python", "-S")
-    event = folder / "event.json"
-    event.write_text(json.dumps({"pull_request": {"number": 5, "head": {"sha": "0123abc"}}}))
-    given = {
-        "stack": project.stack,
-        "project": str(project.folder),
-        "secrets": project.secrets,
-        "warnings": warnings,
-    }
-    return Runner(
-        folder=folder,
-        env={
-            **github.env,
-            "PATH": f"{bare.parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(PROJECT),
-            "GITHUB_EVENT_PATH": str(event),
-            VARIABLE: json.dumps(given),
-        },
-        expressions={
-            "github.base_ref == 'main' && 'production' || 'staging'": project.stack,
-            "inputs.stack || (github.ref_name == 'main' && 'production' || 'staging')": project.stack,
-            "matrix.stack": project.stack,
-            "inputs.image-tag": "",
-            "github.token": github_api.TOKEN,
-            "vars.PULUMI_BACKEND_URL": (FOLDER / "state").as_uri(),
-            "secrets.PULUMI_ACCESS_TOKEN": "",
-            "secrets.PULUMI_CONFIG_PASSPHRASE": (FOLDER / "passphrase").read_text(),
-            **(expressions or {}),
-        },
-    )
-
-
-def preview(machine: Runner) -> subprocess.CompletedProcess[str]:
-    """The two steps of ours; both are run, whatever becomes of the first."""
-    done = machine.run("preview", "preview", "Preview")
-    comment = machine.run("preview", "preview", "Comment")
-    assert comment.returncode == 0, comment.stderr
-    return done
-
-
-def test_one_comment_says_what_a_pull_request_changes_and_what_refuses_it(
+def test_the_workflows_deploy_look_for_drift_preview_and_go_on_after_failures(
     project: Project, github: FakeGitHub, tmp_path: Path
 ) -> None:
     project.secrets = dict(PARTS)
-    assert project.up().ok
+    project.configure(imageTag=None)
+    project.command("up")  # has the stack made
+    repository = Repository(project=project, github=github, folder=tmp_path)
+
+    runners = [
+        deploy_an_image_tag(repository),
+        *look_for_drift(repository),
+        preview_a_pull_request(repository),
+        deploy_what_cannot_become_ready(repository),
+        *deploy_after_a_run_that_was_killed(repository),
+    ]
+
+    shown = [text for machine in runners for text in (machine.summary, *machine.printed)]
+    assert len("".join(shown)) > 10_000
+    assert not seen("".join(shown) + json.dumps([github.comments, github.issues], ensure_ascii=False))
+
+
+def deploy_an_image_tag(repository: Repository) -> Runner:
+    """The first push; the workflow that built the images calls."""
+    project = repository.project
+    machine = repository.runner("first", {"inputs.image-tag": "9.8.7"})
+    done = machine.run("deploy", "deploy", "Deploy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert image(project).endswith(":9.8.7")
+    assert re.search(
+        r"### Stack .* is deployed, revision <code>1</code>: created 1\d \(\d+ s\)", machine.summary
+    )
+    assert "9.8.7" not in project.config_file.read_text()
+    assert project.outputs()["revision"] == 1
+    assert SECRET_KEY not in json.dumps(project.outputs())
+
+    # No controller gives an address here.
+    (step,) = [item for item in load("deploy")["jobs"]["deploy"]["steps"] if "health" in item.get("run", "")]
+    assert step["run"] == '.venv/bin/python -m operations check-health "$STACK" --wait 600'
+    looked = subprocess.run(
+        [".venv/bin/python", "-m", "operations", "check-health", project.stack],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert looked.returncode == 1
+    assert "Ingress mern has no address yet" in looked.stdout
+    assert "service mern-client has no target group yet" in looked.stdout
+    return machine
+
+
+def image(project: Project) -> str:
+    return str(project.get(Deployment, "mern-server").spec.template.spec.containers[0].image)
+
+
+def look_for_drift(repository: Repository) -> Iterator[Runner]:
+    """An issue is open while something is not as it should be; a tag that was passed in is no drift."""
+    project, github = repository.project, repository.github
+    for replicas, code, state in ((5, 3, "open"), (2, 0, "closed")):
+        project.cluster.client.patch(
+            Deployment,
+            "mern-client",
+            {"spec": {"replicas": replicas}},
+            namespace=project.namespace,
+            field_manager="kubectl",
+        )
+        machine = repository.runner(f"drift-{state}")
+        done = machine.run("drift", "drift", "Look for drift")
+        assert done.returncode == code, done.stdout + done.stderr
+        told = machine.run("drift", "drift", "Open, renew or close the issue")
+        assert told.returncode == 0, told.stderr
+        (issue,) = github.issues
+        assert issue["state"] == state
+        assert "Deployment mern-client: spec.replicas is 5, not 2 (by kubectl, " in issue["body"]
+        yield machine
+    assert "is as it should be" in machine.summary
+
+
+def preview_a_pull_request(repository: Repository) -> Runner:
+    """One comment says what it changes, and is renewed to say what refuses it."""
+    project, github = repository.project, repository.github
+    before = project.config_file.read_text()
+    many = project.folder / "chart/templates/many.yaml"
     project.configure(values={"mernServer": {"replicas": 3}})
     project.set_secret("mern:awsSecretAccessKey", PARTS["mern:awsAccessKeyId"])
-    project.secrets["mern:awsSecretAccessKey"] = PARTS["mern:awsAccessKeyId"]
-    machine = runner(project, github, tmp_path)
-    done = preview(machine)
-    assert done.returncode == 0, done.stderr
+    many.write_text(MANY)
+    machine = repository.runner("preview")
+    done = machine.run("preview", "preview", "Preview")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "Previewing update" in done.stdout
-    (comment,) = github.comments
-    assert comment["issue"] == "5"
-    assert "<code>&#126; Deployment mern-server</code> update" in comment["body"]
-    assert "~ spec.replicas: 2 → 3" in comment["body"]
-    assert "<code>&#126; Secret mern-python-script</code> update" in comment["body"]
-    assert "For commit 0123abc." in comment["body"]
-    assert "update 3**" not in comment["body"]
-    assert "~ spec.replicas: 2 → 3" in machine.summary
-
-    (project.folder / "chart/templates/many.yaml").write_text(MANY)
-    done = preview(machine)
-    assert done.returncode == 0, done.stderr
+    commented = machine.run("preview", "preview", "Comment")
+    assert commented.returncode == 0, commented.stderr
+    (comment,) = of_pull_request(github)
     body = comment["body"]
-    assert len(github.comments) == 1
+    assert "For commit 0123abc." in body
+    assert "<code>&#126; Deployment mern-server</code> update" in body
+    assert "~ spec.replicas: 2 → 3" in body
+    assert "<code>&#126; Secret mern-python-script</code> update" in body
+    assert "update 3**" not in body
+    assert "~ spec.replicas: 2 → 3" in machine.summary
     assert "create 200" in body
     assert len(re.findall(r"<code>\+ ConfigMap many-\d\d\d</code> create", body)) == 200
     assert re.search(r"no room for the fields of \d+ more objects", body)
@@ -139,82 +207,51 @@ def test_one_comment_says_what_a_pull_request_changes_and_what_refuses_it(
     assert body.count("<pre>") == body.count("</pre>")
     assert "&lt;b&gt;@everyone" in body
 
-    (project.folder / "chart/templates/many.yaml").unlink()
+    many.unlink()
     project.edit("templates/mern-client.yaml", "{{", "{{ nosuchfunction }}{{")
-    done = preview(machine)
+    done = machine.run("preview", "preview", "Preview")
     assert done.returncode == 1
-    assert len(github.comments) == 1
+    commented = machine.run("preview", "preview", "Comment")
+    assert commented.returncode == 0, commented.stderr
+    assert of_pull_request(github) == [comment]
     assert "failed" in comment["body"].splitlines()[1]
     assert re.search(r"templates/mern-client.yaml:\d+: function &quot;|mern-client.yaml:\d+", comment["body"])
     assert "nosuchfunction" in comment["body"]
-    everything = json.dumps(github.comments, ensure_ascii=False) + machine.summary + done.stdout + done.stderr
-    assert not seen(everything)
+    project.edit("templates/mern-client.yaml", "{{ nosuchfunction }}{{", "{{")
+    project.config_file.write_text(before)
+    return machine
 
 
-def test_a_push_is_deployed_watched_for_drift_and_a_failure_is_reported(
-    project: Project, github: FakeGitHub, tmp_path: Path
-) -> None:
-    project.secrets = dict(PARTS)
-    project.configure(imageTag=None)
-    machine = runner(project, github, tmp_path / "one", expressions={"inputs.image-tag": "9.8.7"})
-    done = machine.run("deploy", "deploy", "Deploy")
-    assert done.returncode == 0, done.stderr
-    image = project.get(Deployment, "mern-server").spec.template.spec.containers[0].image
-    assert image.endswith(":9.8.7")
-    assert re.search(
-        r"### Stack .* is deployed, revision <code>1</code>: created 1\d \(\d+ s\)", machine.summary
-    )
-    work = FOLDER / f"work/{project.stack}/Pulumi.{project.stack}.yaml"
-    assert "9.8.7" not in work.read_text()
-    state = json.loads(project.raw_state())["checkpoint"]["latest"]["resources"]
-    (stack,) = [item for item in state if item["type"] == "pulumi:pulumi:Stack"]
-    assert stack["outputs"]["revision"] == 1
-    assert SECRET_KEY not in json.dumps(stack["outputs"])
+def of_pull_request(github: FakeGitHub) -> list[dict[str, Any]]:
+    """The comments on it; the issue on drift has others."""
+    return [comment for comment in github.comments if comment["issue"] == "5"]
 
-    # No controller gives an address here.
-    (step,) = [item for item in load("deploy")["jobs"]["deploy"]["steps"] if "health" in item.get("run", "")]
-    assert step["run"].endswith('check-health "$STACK" --wait 600')
-    main = [str(tmp_path / "one/.venv/bin/python"), "-m", "operations", "check-health", project.stack]
-    looked = subprocess.run(main, env={**os.environ, **machine.env}, capture_output=True, check=False)
-    assert looked.returncode == 1
-    assert b"Ingress mern has no address yet" in looked.stdout
-    assert b"service mern-client has no target group yet" in looked.stdout
 
-    # The tag that was passed in is no drift.
-    found = "drift: Deployment mern-client: spec.replicas is 5, not 2 (changed by kubectl)"
-    for warnings, code, state in (((found,), 3, "open"), ((), 0, "closed")):
-        machine = runner(project, github, tmp_path / f"drift-{state}", warnings)
-        done = machine.run("drift", "drift", "Look for drift")
-        assert done.returncode == code, done.stdout + done.stderr
-        told = machine.run("drift", "drift", "Open, renew or close the issue")
-        assert told.returncode == 0, told.stderr
-        (issue,) = github.issues
-        assert issue["state"] == state
-        assert "Deployment mern-client: spec.replicas is 5, not 2 (changed by kubectl)" in issue["body"]
-    assert "is as it should be" in machine.summary
-
-    # The next push names no tag, and cannot become ready.
+def deploy_what_cannot_become_ready(repository: Repository) -> Runner:
+    """The next push names no tag, and fails with a report."""
+    project = repository.project
     project.configure(release={"timeout": 4}, values={"mernServer": TOO_BIG})
-    machine = runner(project, github, tmp_path / "two")
+    machine = repository.runner("second")
     done = machine.run("deploy", "deploy", "Deploy")
     assert done.returncode == 1
     assert "failed" in machine.summary
     assert re.search(r"Deployment mern-server: \d of 2 ready\n  \d pods? cannot be", machine.summary)
     assert "Now serving: revision" in machine.summary
-    assert ":9.8.7" in project.get(Deployment, "mern-server").spec.template.spec.containers[0].image
-    assert not seen(machine.summary + done.stdout + done.stderr)
+    assert image(project).endswith(":9.8.7")
+    assert status(project) == "3 deployed"
+    return machine
 
 
-def test_a_run_that_was_killed_does_not_stop_the_next(
-    project: Project, github: FakeGitHub, tmp_path: Path
-) -> None:
-    assert project.up().ok
-    project.configure(values={"mernServer": TOO_BIG})
-    machine = runner(project, github, tmp_path / "one")
+def deploy_after_a_run_that_was_killed(repository: Repository) -> Iterator[Runner]:
+    """Its lock is released and its revision marked failed, for GitHub says that it has ended."""
+    project, github = repository.project, repository.github
+    project.configure(release={"timeout": 30})
+    killed = repository.runner("third")
     began = datetime.now(UTC).replace(microsecond=0)
-    kill_a_deployment(project, machine)
+    kill_a_deployment(project, killed, when="4 pending-upgrade")
     locks = list((FOLDER / f"state/.pulumi/locks/organization/mern/{project.stack}").glob("*.json"))
     assert len(locks) == 1
+    yield killed
 
     project.configure(values={"mernServer": FITTING})
     now, form = datetime.now(UTC), "%Y-%m-%dT%H:%M:%SZ"
@@ -234,16 +271,18 @@ def test_a_run_that_was_killed_does_not_stop_the_next(
             "html_url": "https://github.example/job/1",
         }
     ]
-    machine = runner(project, github, tmp_path / "two")
+    machine = repository.runner("fourth")
     done = machine.run("deploy", "deploy", "Deploy")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "was left by a run that was killed (https://github.example/job/1): released" in machine.summary
-    assert "revision 2 was left pending-upgrade by a run that was killed" in machine.summary
-    assert status(project) == "3 deployed"
+    assert "revision 4 was left pending-upgrade by a run that was killed" in machine.summary
+    assert status(project) == "5 deployed"
+    assert image(project).endswith(":9.8.7")
     assert not locks[0].exists()
+    yield machine
 
 
-def kill_a_deployment(project: Project, machine: Runner) -> None:
+def kill_a_deployment(project: Project, machine: Runner, when: str) -> None:
     """Run the step and kill it, with all that it has started, while Helm is at work."""
     if not Path("/proc/self/stat").exists():
         pytest.skip("needs /proc to find what the engine has started")
@@ -251,7 +290,7 @@ def kill_a_deployment(project: Project, machine: Runner) -> None:
     work = threading.Thread(target=lambda: done.append(machine.run("deploy", "deploy", "Deploy")))
     work.start()
     try:
-        until(lambda: status(project) == "2 pending-upgrade" or done)
+        until(lambda: status(project) == when or done)
         assert not done
     finally:
         for pid in family(os.getpid())[1:]:
@@ -269,27 +308,31 @@ def environment_of(pid: int) -> str:
 
 
 def test_a_stack_that_is_not_there_is_said_with_the_command(tmp_path: Path, tools: Path) -> None:
-    """By the command as it is, on a backend with nothing in it."""
-    program(tmp_path / ".venv/bin/python", "")
+    """On a backend with nothing in it."""
+    prepare(tools, [PULUMI])
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    share_program(workspace)
+    shutil.copy(PROJECT / "Pulumi.staging.yaml", workspace)
+    engine = Engine(folder=tmp_path)
     (tmp_path / "state").mkdir()
-    env = Engine(folder=tmp_path, tools=tools).environment() | {"PYTHONPATH": str(PROJECT)}
-    (tmp_path / "passphrase").write_text("made-up")
+    engine.tools.symlink_to(tools)
     machine = Runner(
         folder=tmp_path,
-        env=env,
+        workspace=workspace,
+        env={key: text for key, text in engine.environment().items() if "PASSPHRASE" not in key},
         expressions={
             "github.base_ref == 'main' && 'production' || 'staging'": "staging",
-            "vars.PULUMI_BACKEND_URL": env["PULUMI_BACKEND_URL"],
+            "vars.PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
             "secrets.PULUMI_ACCESS_TOKEN": "",
             "secrets.PULUMI_CONFIG_PASSPHRASE": "made-up",
         },
     )
-    before = (PROJECT / "Pulumi.staging.yaml").read_bytes()
     done = machine.run("preview", "preview", "Preview")
     assert done.returncode == 1
     assert "no stack named 'staging' found\n    pulumi stack init staging" in machine.summary
     assert "Traceback" not in done.stderr
-    assert (PROJECT / "Pulumi.staging.yaml").read_bytes() == before
+    assert (workspace / "Pulumi.staging.yaml").read_bytes() == (PROJECT / "Pulumi.staging.yaml").read_bytes()
 
 
 def test_a_forks_pull_request_gets_a_sentence(tmp_path: Path) -> None:
@@ -297,7 +340,7 @@ def test_a_forks_pull_request_gets_a_sentence(tmp_path: Path) -> None:
     assert not {"environment", "permissions"} & set(described)
     assert "secrets." not in yaml.safe_dump(described)
     stack = {"github.base_ref == 'main' && 'production' || 'staging'": "production"}
-    machine = Runner(folder=tmp_path, env={}, expressions=stack)
+    machine = Runner(folder=tmp_path, workspace=tmp_path, env={}, expressions=stack)
     done = machine.run("preview", "fork", "Say why there is no preview")
     assert done.returncode == 0
     assert "No preview of stack production" in machine.summary

@@ -7,12 +7,14 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pytest
 
-from components.release import record, rollout
+from components import release
+from components.release import ReleaseArgs, record, rollout
 from components.release.api import ApiError, UnreachableError
 from components.release.dry_run import unsized
 from components.release.record import Record
@@ -132,6 +134,19 @@ def test_a_run_that_may_be_alive_is_told_by_its_age_with_what_to_do() -> None:
         "    unlock 2"
     )
     assert "for 5 min: its run was killed" in pending_text(found(seconds=300), True, 10, "", NOW)
+
+
+def test_a_preview_says_of_a_pending_revision_what_an_up_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", timeout=10, unlock_revision=2)
+    api: Any = SimpleNamespace(now=lambda: NOW)
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    for revision, said in ((2, "`pulumi up` marks it failed"), (3, "a run is at work")):
+        [note] = release._pending(args, found(revision), api)
+        assert said in note
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    assert release._pending(args, found(2), api) == [], "the mending says so itself"
+    with pytest.raises(release.ChartError, match="a run is at work"):
+        release._pending(args, found(3), api)
 
 
 def test_a_run_that_turns_out_to_be_alive_is_left_alone(

@@ -1,0 +1,518 @@
+"""A credential with every character that quoting changes is masked wherever a text is shown, and only the
+mask hides it. What the real engine shows and leaves is looked at in tests/engine."""
+
+import asyncio
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+from urllib.parse import quote, quote_plus
+
+import pulumi
+import pytest
+import yaml
+from pulumi.automation.events import EngineEvent
+from pydantic import SecretStr
+
+from components import release
+from components.release import ReleaseArgs, adoption, chart, drift, dry_run, objects, record, rollout
+from components.release import secret_values as module
+from components.release.api import ApiError, UnknownKindError, UnreachableError
+from components.release.chart import ChartError
+from operations import cluster, engine, old_values, report, rollback
+from operations.__main__ import main
+from settings import Settings
+from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
+
+
+def unmasked(text: str, secrets: list[str]) -> str:
+    return text
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_other_masks() -> Iterator[None]:
+    yield
+    module._finders.cache_clear()
+
+
+# -- what Pulumi is given -----------------------------------------------------------------------------
+
+
+def open_texts(value: Any) -> str:
+    """All that is not marked as a secret of Pulumi, keys among it."""
+    match value:
+        case pulumi.Output():
+            return ""
+        case Mapping():
+            return "\n".join(f"{key} {open_texts(item)}" for key, item in value.items())
+        case list():
+            return "\n".join(map(open_texts, value))
+    return str(value)
+
+
+def astray() -> list[dict[str, Any]]:
+    """Objects of a chart that puts it where it does not belong."""
+    inner = base64.b64encode(OTHER.encode()).decode()
+    meta = {"name": "astray", "labels": {"helm.sh/chart": "web-1"}}
+    data = {
+        "plain": CANARY,
+        "amid": f"user:{CANARY}@host",
+        "json": json.dumps({"uri": URI, "keys": [CANARY, OTHER]}),
+        "url": f"https://x/?k={quote_plus(CANARY)}",
+        "base64": base64.b64encode(f"user:{CANARY}".encode()).decode(),
+    }
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "key", "annotations": {inner: "key"}}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own"}, "data": {"A": inner}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"args": [URI]}},
+    ]
+
+
+def show_secrets_only(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
+    return dict(item) if item["kind"] == "Secret" else {}
+
+
+def test_objects_and_values_are_hidden_and_only_by_their_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def shown() -> str:  # an Output wants a loop
+        return open_texts([objects._marked(item, [URI, CANARY, OTHER]) for item in astray()])
+
+    found = asyncio.run(shown())
+    assert "ConfigMap" in found
+    assert not seen(found)
+    removals: list[tuple[Any, str, Any]] = [
+        (objects, "holds", lambda *_: False),
+        (objects, "_marked", show_secrets_only),
+        (module, "_in_base64", lambda content: iter(())),
+    ]
+    for owner, name, without in removals:
+        with monkeypatch.context() as patch:
+            module._finders.cache_clear()
+            patch.setattr(owner, name, without)
+            assert seen(asyncio.run(shown())), name
+    module._finders.cache_clear()
+
+    async def values(mark: Callable[[Any], Any]) -> str:
+        given = {"uri": SecretStr(URI), "keys": [SecretStr(CANARY)], "replicas": 2}
+        return open_texts(mark(given))
+
+    assert "replicas 2" in asyncio.run(values(module.marked))
+    assert not seen(asyncio.run(values(module.marked)))
+    assert seen(asyncio.run(values(module.plain)))
+
+
+def test_the_name_of_an_object_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"astray-{CANARY}"}}
+    monkeypatch.setattr(objects, "KubernetesObject", lambda kind, name, *_: name)
+    monkeypatch.setattr(objects, "_marked", lambda *_: {})
+
+    def name() -> str:
+        some = Mock(spec=pulumi.Resource)
+        [found] = objects.show([item], release=some, name="web", namespace="shop", secrets=[CANARY])
+        return str(found)
+
+    assert name() == "web/shop/astray-[secret]"
+    monkeypatch.setattr(objects, "mask", unmasked)
+    assert seen(name())
+
+
+# -- day two ------------------------------------------------------------------------------------------
+
+
+class Rollback:
+    """The command, on a stack whose first revision had the credential among its open values."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.file = folder / "Pulumi.shop.yaml"
+        self.file.write_text("config:\n  mern:values:\n    mernClient:\n      replicas: 3\n")
+        self.written: list[str] = []
+        (folder / "chart").mkdir()
+        (folder / "chart/Chart.yaml").write_text("{name: mern, version: 0.1.0}")
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("builtins.input", lambda _: "n")
+        monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+        history = self.history(chart.describe("chart"))
+        monkeypatch.setattr(record, "history", lambda *_: history)
+        monkeypatch.setattr(
+            engine, "run", lambda _, command: engine.Run(command=command, ok=True, changed=True)
+        )
+        write = rollback._write
+
+        def writing(file: Path, text: str) -> None:
+            self.written.append(text)
+            write(file, text)
+
+        monkeypatch.setattr(rollback, "_write", writing)
+
+    def history(self, ours: str) -> list[record.Record]:
+        first = {
+            "mernServer": {
+                "mongodbUri": URI,
+                "secrets": {"KEY": OTHER},
+                "env": {"COPY": f"see {CANARY}", "LEVEL": "debug"},
+            },
+            "pythonScript": {"mongodbUri": URI, "awsSecretAccessKey": f"old-{CANARY}"},
+        }
+        texts = [f"Upgrade failed: {json.dumps(URI)}", ours, ours]
+        states = ["failed", "superseded", "deployed"]
+        return [
+            record.Record(
+                name="mern",
+                namespace="shop",
+                revision=number,
+                status=states[number],
+                description=texts[number],
+                created=datetime(2026, 1, 1, tzinfo=UTC),
+                values=first if number == 1 else {"mernServer": {"mongodbUri": URI}},
+                manifest="",
+            )
+            for number in range(3)
+        ]
+
+    def __call__(self, *arguments: str) -> int:
+        self.written.clear()
+        config = {key: SimpleNamespace(value=text, secret=True) for key, text in PARTS.items()}
+        stack = SimpleNamespace(name="shop", get_all_config=lambda: config)
+        return main(["rollback", *arguments, "--stack", "shop"], lambda _: stack)
+
+
+def test_a_rollback_shows_and_writes_nothing_and_only_by_its_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rolled_back = Rollback(tmp_path, monkeypatch)
+
+    assert rolled_back() == 0
+    assert rolled_back("0") == 1  # it failed
+    assert rolled_back("1") == 1  # declined
+
+    said = "".join(capsys.readouterr())
+    assert "Upgrade failed" in said
+    assert '+ mern:values.mernServer: {"env": {"LEVEL": "debug"}}' in said
+    assert "today's are kept: mern:awsAccessKeyId, mern:awsSecretAccessKey, mern:serverSecrets" in said
+    assert "a credential stands there: mern:values.mernServer.env.COPY" in said
+    assert any("LEVEL: debug" in text for text in rolled_back.written)
+    assert not seen("\n".join([said, *rolled_back.written]))
+    with monkeypatch.context() as patch:
+        patch.setattr(rollback, "_is_secret", lambda *_: False)
+        rolled_back("1")
+        assert seen("\n".join(rolled_back.written))
+        assert not seen("".join(capsys.readouterr()))
+    for command in ([], ["0"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(rollback, "mask", unmasked)
+            rolled_back(*command)
+            assert seen("".join(capsys.readouterr()))
+
+    assert rolled_back("1", "--yes") == 0
+    assert "LEVEL: debug" in rolled_back.file.read_text()
+    assert not seen("".join(capsys.readouterr()) + rolled_back.file.read_text())
+
+
+def test_values_files_are_moved_without_it_and_only_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack_file, old, broken = (tmp_path / name for name in ("Pulumi.staging.yaml", "old.yaml", "broken.yaml"))
+    env = {
+        "DB_PASSWORD": CANARY,
+        "CACHE": f"redis://:{quote(CANARY)}@cache.invalid",
+        "API_TOKEN": base64.b64encode(URI.encode()).decode(),
+        "LOG": "debug",
+    }
+    server = {"replicaCount": 2, "mongodbUri": URI, "jwtSecret": OTHER, "env": env}
+    script = {"aws": {"accessKeyId": PARTS["mern:awsAccessKeyId"], "secretAccessKey": CANARY}}
+    old.write_text(yaml.safe_dump({"mern-server": server, "python-script": script}))
+    broken.write_text(f"mern-server:\n  jwtSecret: [{json.dumps(CANARY)}\n  mongodbUri: {json.dumps(URI)}\n")
+    monkeypatch.chdir(tmp_path)
+
+    def run(file: Path) -> str:
+        stack_file.write_text("config:\n  mern:namespace: {name: shop}\n")
+        main(["move", str(file), "--stack", "staging", "--write"])
+        return "".join(capfd.readouterr()) + stack_file.read_text()
+
+    moved = run(old)
+    assert "replicas: 2" in moved
+    assert "LOG: debug" in moved
+    for path in ("mongodbUri", "jwtSecret", "env.DB_PASSWORD", "env.CACHE", "env.API_TOKEN"):
+        assert f"mern-server.{path}" in moved, path
+    assert not seen(moved)
+    refused = run(broken)
+    assert "error: " in refused
+    assert not seen(refused)
+    monkeypatch.setattr(old_values, "_is_credential", lambda *_: False)
+    assert seen(run(old))
+
+
+def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_by_the_masks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = {
+        "op": "update",
+        "urn": f"urn:pulumi:staging::mern::x:y:Z::{CANARY}",
+        "type": "x:y:Z",
+        "provider": "",
+        "old": {"type": "x:y:Z", "urn": "", "custom": True, "id": "1", "inputs": {"a": {CANARY: 1}}},
+        "new": {"type": "x:y:Z", "urn": "", "custom": True, "id": "1", "inputs": {"a": [URI]}},
+        "detailedDiff": {"a": {"diffKind": "update", "inputDiff": True}},
+    }
+    told = {"severity": "error", "color": "never", "prefix": "", "message": f"no {json.dumps(URI)}"}
+    events = [
+        EngineEvent.from_json({"sequence": 1, "timestamp": 1, "resourcePreEvent": {"metadata": step}}),
+        EngineEvent.from_json({"sequence": 2, "timestamp": 1, "diagnosticEvent": told}),
+    ]
+
+    def written() -> str:
+        run = engine.Run(command="up", ok=False, failure=f"locked by {CANARY}")
+        engine.gather(run, events, [URI, CANARY])
+        return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), repr(run)])
+
+    assert "[secret]" in written()
+    assert not seen(written())
+    for name, without in (("mask", unmasked), ("plain", lambda value, _: value)):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, name, without)
+            assert seen(written())
+
+
+# -- what others say and have done ---------------------------------------------------------------------
+
+
+def test_a_foreign_failure_that_quotes_an_old_credential_is_masked() -> None:
+    values = {"a": {"uri": SecretStr(URI), "keys": {"NEW": SecretStr("new-canary")}}}
+    recorded = {"a": {"uri": f"old-{CANARY}", "keys": {"GONE": OTHER}, "tag": "1"}, "b": MARK}
+    secrets = module.secrets_of(values, recorded)
+    assert set(secrets) == {URI, "new-canary", f"old-{CANARY}", OTHER}
+    message = f"Upgrade failed: Invalid value: {json.dumps(OTHER)}, not {json.dumps('old-' + CANARY)}"
+    assert module.mask(message, secrets).count("[secret]") == 2
+    assert not seen(module.mask(message, secrets))
+
+
+class ByHand:
+    """An API server in which somebody has put the canary into two objects."""
+
+    def __init__(self) -> None:
+        data = {"URI": base64.b64encode(URI.encode()).decode()}
+        self.recorded = [
+            {
+                "kind": "Deployment",
+                "metadata": {"name": "web"},
+                "spec": {"env": [{"name": "A", "value": "1"}]},
+            },
+            {"kind": "Secret", "metadata": {"name": "web"}, "data": {"URI": "b2xk"}},
+        ]
+        self.live: dict[str, Any] = {
+            "deployment": {
+                "spec": {"env": [{"name": "A", "value": URI}], "args": [URI]},
+                "metadata": {"name": "web"},
+            },
+            "secret": {"data": data, "metadata": {"name": "web"}},
+        }
+
+    def collection(self, item: Mapping[str, Any], _: str) -> str:
+        return str(item["kind"]).lower()
+
+    def get(self, path: str) -> Any:
+        kind = path.partition("/")[0]
+        return {"kind": kind.capitalize(), **self.live[kind]}
+
+    def merge_patch(self, path: str, patch: Any, **_: str) -> Any:
+        return patch
+
+
+def test_a_change_by_hand_is_named_without_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake: Any = ByHand()
+
+    def texts(secrets: list[str]) -> str:
+        return "\n".join(drift.find(fake, fake.recorded, "shop", secrets).texts())
+
+    found = texts([URI])
+    assert "Deployment web: spec.env[A].value is [value], not [value]" in found
+    assert 'Deployment web: spec.args is ["[secret]"], not nothing' in found
+    assert "Secret web: data.URI is [secret], not [secret]" in found
+    assert not seen(found)
+    with monkeypatch.context() as patch:
+        patch.setattr(drift, "mask", unmasked)
+        assert seen(texts([URI]))
+    assert MARK not in texts([URI]).replace(CANARY, "")
+    monkeypatch.setattr(drift, "_without_variables", lambda value, _=False: value)
+    fake.live["deployment"]["spec"]["env"] = [{"name": "A", "value": MARK}, {"name": "B", "value": MARK}]
+    assert seen(texts([]))
+
+
+def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> None:
+    uri = base64.b64encode(URI.encode()).decode()
+    manifest = f"""
+{{apiVersion: v1, kind: Secret, metadata: {{name: web}}, data: {{URI: {uri}}}, stringData: {{KEY: {MARK}}}}}
+---
+{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{command: {json.dumps(CANARY)}}}}}
+"""
+    old = record.Record(
+        name="web",
+        namespace="shop",
+        revision=1,
+        status="deployed",
+        description="",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values={"password": CANARY, "uri": {"of": URI}},
+        manifest=manifest,
+    )
+    assert set(adoption.secrets_in(old)) == {URI, MARK}
+    notes = "\n".join(adoption.compare(old, [], {}))
+    assert "deleted: Deployment web, Secret web" in notes
+    assert "values given there and not by this stack: password, uri.of" in notes
+    assert not seen(notes)
+
+
+class Refusing:
+    """An API server that quotes the credential in whatever it answers."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def collection(self, *_: Any) -> str:
+        if isinstance(self.error, UnknownKindError):
+            raise self.error
+        return "webs"
+
+    def get(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+    create = merge_patch = items = now = get
+
+
+QUOTED = f"no {json.dumps(URI)} nor {CANARY}"
+CAUSES = [{"field": f"data[{CANARY}]", "message": QUOTED}]
+ANSWERS = {
+    "refuses": ApiError(422, {"message": QUOTED}),
+    "refuses fields": ApiError(422, {"message": QUOTED, "details": {"causes": CAUSES}}),
+    "has a dead webhook": ApiError(500, {"message": f"failed calling webhook: {QUOTED}"}),
+    "is in trouble": ApiError(503, {"message": QUOTED}),
+    "does not know the kind": UnknownKindError(QUOTED),
+    "cannot be reached": UnreachableError(QUOTED),
+    "is not understood": ValueError(QUOTED),
+}
+
+
+def hooks_of(server: Any, *restored: drift.Drift) -> Any:
+    return rollout.Rollout(
+        api=server,
+        name="web",
+        namespace="shop",
+        objects=[],
+        restored=restored,
+        secrets=[URI, CANARY],
+        timeout=1,
+        unlock_revision=None,
+        unlock_command="",
+        adopt_command="",
+        component=Mock(),
+    )
+
+
+def told(hooks: Any, question: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a hook that asks this question shows, in an `up`."""
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: lines.append(text))
+    try:
+        asyncio.run(hooks._ask(question))
+    except rollout.RefusalError as refusal:
+        lines.append(str(refusal))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+def test_whatever_the_api_server_answers_does_not_show_it(
+    answer: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: Any = Refusing(answer)
+    secrets = [URI, CANARY]
+    item = {"apiVersion": "v1", "kind": "Web", "metadata": {"name": f"web-{CANARY}"}}
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
+    hooks = hooks_of(server, drift.Drift(item=item, texts=[], patch={"a": 1}))
+    monkeypatch.setattr(release.chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(release.chart, "render", lambda *_: [item])
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    asked = dry_run.ask(server, [item], [], "web", "shop", secrets)
+    found = drift.find(server, [item], "shop", secrets)
+    try:
+        planned = release.plan_release(args, Mock(), server).notes
+    except ChartError as refusal:
+        planned = [str(refusal)]
+
+    shown = [
+        *(asked.refusals + asked.unchecked),
+        *found.unchecked,
+        *planned,
+        told(hooks, hooks._refuse_a_taken_name, monkeypatch),
+    ]
+    with pytest.raises(rollout.RefusalError) as refused:
+        hooks._put_back()
+    shown += [str(refused.value), module.mask(hooks._report(QUOTED), secrets)]
+
+    assert all(shown[:4]), shown
+    assert seen(str(answer))
+    assert not seen("\n".join(shown))
+
+
+def test_a_revision_whose_description_quotes_it_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = record.Record(
+        name="web",
+        namespace="shop",
+        revision=3,
+        status="deployed",
+        description=QUOTED,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values={},
+        manifest="",
+    )
+    monkeypatch.setattr(record, "newest", lambda *_: there)
+    hooks = hooks_of(Mock())
+    assert "revision 3 (no" in told(hooks, hooks._refuse_a_taken_name, monkeypatch)
+    assert not seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
+    monkeypatch.setattr(rollout, "mask", unmasked)
+    assert seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        str,
+        json.dumps,
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: json.dumps(text, ensure_ascii=False).replace("<", r"\u003c").replace("&", r"\u0026"),
+        lambda text: text.replace("'", "''"),
+        lambda text: "\n    | ".join(text.split("\n")),
+        html.escape,
+        quote,
+        quote_plus,
+        lambda text: quote(quote(text)),
+        lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="!'()*")),
+    ],
+)
+@pytest.mark.parametrize("secret", [URI, OTHER, CANARY])
+def test_no_way_of_quoting_hides_it_from_the_mask(quoted: Callable[[str], str], secret: str) -> None:
+    assert not seen(module.mask(f"see {quoted(secret)} there", [secret]))
+    assert module.holds(quoted(secret), [secret])
+    for before in ("", "a", "ab"):
+        encoded = base64.b64encode((before + secret + "c").encode()).decode()
+        assert not seen(module.mask(f"see {encoded} there", [secret]))
+
+
+def test_a_short_secret_does_not_hide_the_rest_of_a_text() -> None:
+    assert module.mask("replicas: 1", ["1"]) == "replicas: 1"
+
+
+@pytest.mark.parametrize(
+    "key", ["mongodbUri", "serverSecrets", "awsAccessKeyId", "values", "release", "nosuchkey"]
+)
+def test_no_fault_of_the_config_quotes_it(key: str) -> None:
+    for text in (CANARY, json.dumps(CANARY), json.dumps([CANARY]), json.dumps({"timeout": CANARY, "1": URI})):
+        with pytest.raises(pulumi.RunError) as fault:
+            Settings.parse({key: text}, set(), "staging")
+        assert not seen(str(fault.value))
