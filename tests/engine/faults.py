@@ -15,11 +15,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import mock
 
 import certifi
 import pytest
@@ -29,14 +28,15 @@ from lightkube.resources.admissionregistration_v1 import (
     ValidatingAdmissionPolicyBinding,
     ValidatingWebhookConfiguration,
 )
+from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Node, Pod, ResourceQuota, ServiceAccount
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 from components.release.api import Api, ApiError
 from components.release.record import newest
-from sandbox.engine import PROJECT, Engine
-from tests.conftest import FOLDER
-from tests.engine.conftest import Project, Run
+from sandbox.engine import PROJECT
+from tests.conftest import FOLDER, TestCluster
+from tests.engine.conftest import ENGINE, Project, Run
 
 DOC = PROJECT / "docs/faults.md"
 WRITE = "WRITE_FAULTS"
@@ -50,7 +50,16 @@ FITTING = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
 
 
 def api(project: Project) -> Api:
-    return Api(yaml.safe_load(project.cluster.kubeconfig.read_text()))
+    return api_of(project.cluster)
+
+
+def api_of(cluster: TestCluster) -> Api:
+    return _api(cluster.kubeconfig)
+
+
+@cache
+def _api(kubeconfig: Path) -> Api:
+    return Api(yaml.safe_load(kubeconfig.read_text()))
 
 
 def status(project: Project) -> str:
@@ -62,11 +71,28 @@ def until(condition: Callable[[], Any], seconds: float = 40) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def unlock(project: Project, revision: int) -> None:
     project.configure(release={"unlockRevision": revision})
+
+
+def cancel(project: Project) -> None:
+    """As a user does after an `up` that was killed: it leaves the stack locked."""
+    ENGINE.pulumi("cancel", "--yes", "--stack", project.stack, cwd=project.folder)
+
+
+@contextmanager
+def patched(project: Project, text: str) -> Iterator[None]:
+    """With `text` run before the program, in its process, for a while."""
+    project.patch(text)
+    try:
+        yield
+    finally:
+        program = project.folder / "__main__.py"
+        program.unlink()
+        program.symlink_to(PROJECT / "__main__.py")
 
 
 @contextmanager
@@ -89,6 +115,15 @@ def having(project: Project, kind: Any, spec: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         client.delete(kind, made.metadata.name, namespace=made.metadata.namespace)
+
+
+def ready(project: Project) -> dict[str, str]:
+    """The pods that serve: id to node."""
+    return {
+        pod.metadata.uid: pod.spec.nodeName
+        for pod in project.list(Pod)
+        if any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+    }
 
 
 # -- pods that run nothing, and what a kubelet would say of them ------------------------------------
@@ -164,22 +199,12 @@ def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
         thread.join()
 
 
-# -- engines that are killed ----------------------------------------------------------------------
+# -- commands that are killed or interrupted ----------------------------------------------------------
 
-UP = """
-import importlib, json, sys, time
-from pathlib import Path
-from sandbox.engine import Engine
-folder, project, stack, at, flag = sys.argv[1:]
-if at:
-    module, _, names = at.partition(":")
-    owner = importlib.import_module(module)
-    *path, name = names.split(".")
-    for each in path:
-        owner = getattr(owner, each)
-    setattr(owner, name, lambda *_, **__: (Path(flag).touch(), time.sleep(600)))
-engine = Engine(folder=Path(folder), tools=Path(folder) / "bin", project=Path(project))
-engine.stack(stack, json.loads(sys.stdin.read())).up(on_output=print, on_error=print, color="never")
+STOP = """
+import pathlib, time
+import {module}
+{module}.{name} = lambda *_, **__: (pathlib.Path({flag!r}).touch(), time.sleep(600))
 """
 
 
@@ -196,50 +221,105 @@ def family(pid: int) -> list[int]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherUp:
+    """An `up` that runs beside the test: the command line, the language host, the program, the provider."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for something while it runs."""
+        until(lambda: condition() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.output
+
+    def interrupt(self, number: signal.Signals) -> Run:
+        """Send a signal to the command line alone; what is seen when all of it has ended."""
+        processes = family(self.process.pid)
+        self.process.send_signal(number)
+        run = self.end()
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), 10)
+        return run
+
+    def end(self) -> Run:
+        """What is seen when it has ended by itself."""
+        code = self.process.wait(90)
+        return Run(ok=code == 0, output=self.output, operations={})
+
+
 @contextmanager
-def other_up(project: Project, at: str = "", before: tuple[str, ...] = ()) -> Iterator[Any]:
-    """An `up` in processes of its own, all killed in the end.
+def other_up(project: Project, at: str = "", before: tuple[str, ...] = ()) -> Iterator[OtherUp]:
+    """An `up` beside the test, all of its processes killed in the end.
 
     Args:
         project: what it deploys.
-        at: a function, as `module:name`, at which it stops, if it gets there.
+        at: a function, as `module:name`, at which its program stops, if it gets there.
         before: a command that starts it.
     """
     if not Path("/proc/self/stat").exists():
         pytest.skip("needs /proc to find what the engine has started")
-    log, flag = project.folder / "other.log", project.folder / "reached"
+    flag = project.folder / "reached"
     flag.unlink(missing_ok=True)
-    command = [sys.executable, "-c", UP, str(FOLDER), str(project.folder), project.stack, at, str(flag)]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*before, *command],
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            text=True,
-        )
-    assert process.stdin
-    process.stdin.write(json.dumps(project.secrets))
-    process.stdin.close()
-    try:
+    log = project.folder / "other.log"
+    with ExitStack() as stack:
         if at:
-            until(lambda: flag.exists() or process.poll() is not None)
-            assert process.poll() is None, log.read_text()
-        yield process
-    finally:
-        for pid in family(process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+            module, _, name = at.partition(":")
+            stack.enter_context(patched(project, STOP.format(module=module, name=name, flag=str(flag))))
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*before, *project.command("up", "--color", "never")],
+                cwd=project.folder,
+                env=project.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        up = OtherUp(process=process, log=log)
+        try:
+            if at:
+                up.until(flag.exists)
+            yield up
+        finally:
+            for pid in family(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
 
 
 def killed_up(project: Project, when: str) -> None:
-    """Kill an `up` when the record has status `when`."""
-    with other_up(project) as process:
-        until(lambda: status(project).endswith(when) or process.poll() is not None)
-        assert process.poll() is None, (project.folder / "other.log").read_text()
+    """Kill an `up` when the record has status `when`, and unlock the stack."""
+    with other_up(project) as up:
+        up.until(lambda: status(project).endswith(when))
     assert status(project).endswith(when)
+    cancel(project)
+
+
+NOISE = re.compile(r"Traceback|KeyboardInterrupt|non-zero exit code|goroutine|panic:|File \"")
+
+
+def noise(text: str) -> list[str]:
+    """What a user should never read: a stack trace, or what the language host thinks of the program's end."""
+    return [line for line in text.splitlines() if NOISE.search(line)]
+
+
+SUMMARY = re.compile(r"\n(Outputs:\n( .*\n)+\n)?Resources:\n( .*\n)+(\nDuration: \d+\w+\n)?\s*\Z")
+
+
+def below_the_refusal(output: str) -> list[str]:
+    """What a run shows below the words with which the program refused it, but the engine's own summary."""
+    _, _, told = output.partition("\nDiagnostics:\n")
+    assert SUMMARY.search(told), output
+    _, _, refusal = SUMMARY.sub("", told).partition("    error: ")
+    return [line for line in refusal.splitlines()[1:] if not re.match(r"    (?!error: )|$", line)]
+
+
+def progress(output: str) -> list[str]:
+    """What the engine showed while Helm was at work, without the row it stands in."""
+    return re.findall(r"(?:waiting for|not ready in time).*", output)
 
 
 # -- parts of the control plane ---------------------------------------------------------------------
@@ -262,8 +342,9 @@ def without(project: Project, program: str) -> Iterator[None]:
     try:
         yield
     finally:
-        quiet = subprocess.DEVNULL
-        subprocess.Popen(command, cwd=folder, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        # By a shell that ends at once: it is not a child of the tests.
+        script = ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
+        subprocess.run(script, cwd=folder, start_new_session=True, check=True)
         until(lambda: answers(project))
 
 
@@ -308,62 +389,85 @@ def as_user(config: dict[str, Any], user: dict[str, Any]) -> None:
     config["users"] = [{"name": each["name"], "user": user} for each in config["users"]]
 
 
-@contextmanager
-def clock_off(hours: int) -> Iterator[None]:
+def clock_off(project: Project, hours: int) -> AbstractContextManager[None]:
     """With a laptop whose clock is wrong, for all code of the component."""
-
-    class Wrong(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) + timedelta(hours=hours)
-
-    with ExitStack() as stack:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("components.release") and hasattr(module, "datetime"):
-                stack.enter_context(mock.patch.object(module, "datetime", Wrong))
-        yield
+    return patched(
+        project,
+        f"""
+import datetime, sys
+import components.release
+class Wrong(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.now(tz) + datetime.timedelta(hours={hours})
+for name, module in list(sys.modules.items()):
+    if name.startswith("components.release") and hasattr(module, "datetime"):
+        module.datetime = Wrong
+""",
+    )
 
 
 # -- the faults -------------------------------------------------------------------------------------
 
 Up = Callable[[], Run]
 
+NOTHING = "nothing"
+"""What a fault leaves: Helm's record and the state are as they were before."""
+OTHER_KUBE_CONFIG = "another kube config"
+"""What a fault leaves: only the provider in the state is another."""
+ROLLBACK = "a rollback"
+"""What a fault leaves: Helm has rolled back, and the state has the failed Release."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a user reads of one cause."""
+
+    name: str
+    says: tuple[str, ...]
+    """Patterns of the lines in which the user reads it."""
+    mend: str
+    """What to do then."""
+    then: str
+    """What the next `up` does."""
+    played: bool
+    """The tests write what Kubernetes or another program would say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Something that goes wrong in an `up` of a second version, while the first one serves."""
 
-    name: str
-    says: tuple[str, ...]
-    """Patterns of the lines in which the user reads the cause."""
-    mend: str
-    """What to do then."""
-    then: str
-    """What the next `up` does."""
+    rows: tuple[Row, ...]
+    """One for each cause: several at once, where they do not hide each other, need one `up`."""
     produce: Callable[[Project], AbstractContextManager[Up | None]]
     """The fault is there inside of it, and mended after it; gives the `up` where it is a special one."""
+    leaves: str
+    """NOTHING, OTHER_KUBE_CONFIG, ROLLBACK, or something of its own."""
     fails: bool = True
     """The `up` fails; else it gets over it."""
     old_serves: bool = True
     """The first version still serves after it."""
-    played: bool = False
-    """The tests write what Kubernetes or another program would say."""
     timeout: int = 4
     part: str = "mernServer"
     """Of what there is a new version: of the script, which nothing waits for, where Helm never starts."""
 
     all: ClassVar[list["Fault"]] = []
 
+    @property
+    def name(self) -> str:
+        return ", ".join(row.name for row in self.rows)
 
-def fault(
-    name: str, *says: str, mend: str, then: str = "deploys it", **more: Any
-) -> Callable[[Callable[[Project], Iterator[Up | None]]], None]:
+
+def row(name: str, *says: str, mend: str, then: str = "deploys it", played: bool = False) -> Row:
+    return Row(name, says, mend, then, played)
+
+
+def fault(*rows: Row, leaves: str, **more: Any) -> Callable[[Callable[[Project], Iterator[Up | None]]], None]:
     """Put the generator that produces a fault, and mends it, into the list."""
 
     def enlist(produce: Callable[[Project], Iterator[Up | None]]) -> None:
-        Fault.all.append(
-            Fault(name=name, says=says, mend=mend, then=then, produce=contextmanager(produce), **more)
-        )
+        Fault.all.append(Fault(rows=rows, produce=contextmanager(produce), leaves=leaves, **more))
 
     return enlist
 
@@ -374,9 +478,12 @@ REACHED = r"error: the API server at https://127.0.0.1:\d+ "
 
 
 @fault(
-    "the API server is gone",
-    REACHED + r"does not answer: \[Errno 111\] Connection refused\.",
-    mend="wait, or start it",
+    row(
+        "the API server is gone",
+        REACHED + r"does not answer: \[Errno 111\] Connection refused\.",
+        mend="wait, or start it",
+    ),
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
@@ -385,16 +492,18 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the API server is gone for a while, in the midst of the rollout",
-    r"what it waits for cannot be read: the API server at https://127.0.0.1:\d+ does not answer",
-    mend="nothing",
-    then="changes nothing",
+    row(
+        "the API server is gone for a while, in the midst of the rollout",
+        r"what it waits for cannot be read: the API server at https://127.0.0.1:\d+ does not answer",
+        mend="nothing",
+        then="changes nothing",
+    ),
+    leaves="a deployment after an interruption",
     fails=False,
     old_serves=False,
     timeout=90,  # until the scheduler comes back to the API server: half a minute at times
 )
-def _(project: Project) -> Iterator[None]:
-    known = {pod.metadata.uid for pod in project.list(Pod)}
+def _(project: Project) -> Iterator[Up]:
     client = project.cluster.client
     nodes = [node.metadata.name for node in client.list(Node)]
 
@@ -402,53 +511,50 @@ def _(project: Project) -> Iterator[None]:
         for node in nodes:
             client.patch(Node, node, {"spec": {"unschedulable": on}})
 
-    def work() -> None:
-        until(lambda: {pod.metadata.uid for pod in project.list(Pod)} - known)
-        time.sleep(1)  # till Helm waits
-        with without(project, "kube-apiserver"):
-            time.sleep(2)
-        cordon(False)
+    def up() -> Run:
+        with other_up(project) as run:
+            run.until(lambda: "cannot be scheduled" in run.output)
+            with without(project, "kube-apiserver"):
+                run.until(lambda: "cannot be read" in run.output)
+            cordon(False)
+            return run.end()
 
     cordon(True)  # nothing is ready before that
-    thread = threading.Thread(target=work)
-    thread.start()
     try:
-        yield
+        yield up
     finally:
-        thread.join()
+        cordon(False)
 
 
 @fault(
-    "etcd is gone",
-    REACHED + r"does not answer: waited \d+ s\.",
-    mend="wait, or start it",
+    row("etcd is gone", REACHED + r"does not answer: waited \d+ s\.", mend="wait, or start it"),
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
     # A user waits for ten seconds.
-    with without(project, "etcd"), mock.patch.object(Api.__init__, "__defaults__", (2,)):
+    shorter = "from components.release.api import Api\nApi.__init__.__defaults__ = (1,)"
+    with without(project, "etcd"), patched(project, shorter):
         yield
 
 
 @fault(
-    "the credentials of the kube config have expired",
-    REACHED + r"does not accept the credentials \(401 Unauthorized\): they have expired",
-    mend="sign in again, or renew the kube config",
+    row(
+        "the credentials of the kube config have expired",
+        REACHED + r"does not accept the credentials \(401 Unauthorized\): they have expired",
+        mend="sign in again, or renew the kube config",
+    ),
+    leaves=OTHER_KUBE_CONFIG,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
-    with somebody(project, []) as sign_in, ExitStack() as stack:
-        stack.enter_context(kubeconfig(project, sign_in))
+    with somebody(project, []) as sign_in, kubeconfig(project, sign_in):
         # A deleted account ends its tokens, as time does.
-        project.cluster.client.delete(
-            ServiceAccount, f"somebody-{project.namespace}", namespace=project.namespace
-        )
+        client, name = project.cluster.client, f"somebody-{project.namespace}"
+        client.delete(ServiceAccount, name, namespace=project.namespace)
         until(lambda: refuses(project))
-        project.cluster.client.create(
-            ServiceAccount.from_dict(
-                {"metadata": {"name": f"somebody-{project.namespace}", "namespace": project.namespace}}
-            )
-        )
+        meta = {"name": name, "namespace": project.namespace}
+        client.create(ServiceAccount.from_dict({"metadata": meta}))
         yield
 
 
@@ -461,11 +567,14 @@ def refuses(project: Project) -> bool:
 
 
 @fault(
-    "the session of `aws` has expired",
-    r"error: no credentials for the API server at https://127.0.0.1:\d+: Exec \S+ returned 255: Error "
-    "loading SSO Token: Token for mern has expired and refresh failed",
-    mend="`aws sso login`",
-    played=True,
+    row(
+        "the session of `aws` has expired",
+        r"error: no credentials for the API server at https://127.0.0.1:\d+: Exec \S+ returned 255: Error "
+        "loading SSO Token: Token for mern has expired and refresh failed",
+        mend="`aws sso login`",
+        played=True,
+    ),
+    leaves=OTHER_KUBE_CONFIG,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
@@ -484,9 +593,12 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the cluster was made anew, the kube config is of the old one",
-    REACHED + "shows a certificate that the kube config does not trust",
-    mend="renew the kube config",
+    row(
+        "the cluster was made anew, the kube config is of the old one",
+        REACHED + "shows a certificate that the kube config does not trust",
+        mend="renew the kube config",
+    ),
+    leaves=OTHER_KUBE_CONFIG,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
@@ -505,37 +617,53 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the passphrase of the stack is wrong",
-    "error: .*incorrect passphrase",
-    mend="set the right `PULUMI_CONFIG_PASSPHRASE`",
+    row(
+        "the passphrase of the stack is wrong",
+        "error: .*incorrect passphrase",
+        mend="set the right `PULUMI_CONFIG_PASSPHRASE`",
+    ),
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
-    file = FOLDER / "passphrase"
-    right = file.read_text()
-    file.write_text("wrong")
+    wrong = project.folder / "wrong"
+    wrong.write_text("wrong")
+    project.env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(wrong)
     try:
         yield
     finally:
-        file.write_text(right)
+        del project.env["PULUMI_CONFIG_PASSPHRASE_FILE"]
 
 
 @fault(
-    "another `up` of the stack is at work",
-    r"error: the stack is currently locked by 1 lock\(s\)",
-    mend="wait until it has ended",
+    row(
+        "another `up` of the stack is at work",
+        r"error: the stack is currently locked by 1 lock\(s\)",
+        mend="wait until it has ended",
+    ),
+    row(
+        "`up` is killed before it has asked anything",
+        r"Either wait for the other process\(es\) to end or delete the lock file with `pulumi cancel`",
+        mend="`pulumi cancel`",
+    ),
+    leaves=NOTHING,
     part="pythonScript",
 )
-def _(project: Project) -> Iterator[None]:
-    with other_up(project, "components.release:plan_release"):
-        yield
+def _(project: Project) -> Iterator[Up]:
+    def up() -> Run:
+        with other_up(project, "components.release:plan_release"):
+            while_it_runs = project.up()
+        after_it = project.up()
+        cancel(project)
+        assert not while_it_runs.ok
+        return replace(after_it, output=f"{while_it_runs.output}\n{after_it.output}")
+
+    yield up
 
 
 @fault(
-    "the disk with the state is full",
-    "error: ",
-    "no space left on device",
-    mend="make room",
+    row("the disk with the state is full", "error: ", "no space left on device", mend="make room"),
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[Up]:
@@ -547,13 +675,28 @@ def _(project: Project) -> Iterator[Up]:
     inside = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *folders)
 
     def up() -> Run:
-        with other_up(project, before=inside) as process:
-            code = process.wait(60)
-        if code == 99:
-            pytest.skip("may not mount a small file system")
-        output = (project.folder / "other.log").read_text()
-        said = output.partition("Traceback")[0]  # that is of the script above, not of Pulumi
-        return Run(ok=code == 0, output=said, operations={})
+        with other_up(project, before=inside) as run:
+            if run.process.wait(60) == 99:
+                pytest.skip("may not mount a small file system")
+            return run.end()
+
+    yield up
+
+
+@fault(
+    row(
+        "`up` is interrupted by SIGTERM while it asks the cluster",
+        "SIGTERM received; cancelling",
+        "error: update canceled",
+        mend="nothing",
+    ),
+    leaves=NOTHING,
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[Up]:
+    def up() -> Run:
+        with other_up(project, "components.release:plan_release") as run:
+            return run.interrupt(signal.SIGTERM)
 
     yield up
 
@@ -562,9 +705,12 @@ def _(project: Project) -> Iterator[Up]:
 
 
 @fault(
-    "the credentials may not change Deployments",
-    r"error: release mern in namespace \S+ was not deployed\. Helm says: .* is forbidden: User .* cannot",
-    mend="give them the right",
+    row(
+        "the credentials may not change Deployments",
+        r"error: release mern in namespace \S+ was not deployed\. Helm says: .* is forbidden: User .* cannot",
+        mend="give them the right",
+    ),
+    leaves="a rollback that failed",
 )
 def _(project: Project) -> Iterator[None]:
     rules = [
@@ -586,10 +732,13 @@ def said_to_a_try(project: Project) -> str:
 
 
 @fault(
-    "an admission policy refuses an object",
-    r"error: the API server refuses 1 object of release",
-    r"Deployment mern-server: .* denied request: not on a Friday",
-    mend="do what it says",
+    row(
+        "an admission policy refuses an object",
+        r"error: the API server refuses 1 object of release",
+        r"Deployment mern-server: .* denied request: not on a Friday",
+        mend="do what it says",
+    ),
+    leaves=NOTHING,
 )
 def _(project: Project) -> Iterator[None]:
     name = project.namespace
@@ -615,9 +764,12 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the namespace enforces a stricter Pod Security Standard",
-    'pods are refused: pods "mern-server-.*violates PodSecurity "restricted',
-    mend="keep to it, or relax it",
+    row(
+        "the namespace enforces a stricter Pod Security Standard",
+        'pods are refused: pods "mern-server-.*violates PodSecurity "restricted',
+        mend="keep to it, or relax it",
+    ),
+    leaves=ROLLBACK,
 )
 def _(project: Project) -> Iterator[None]:
     label = "pod-security.kubernetes.io/enforce"
@@ -634,24 +786,13 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the namespace's quota is used up",
-    "Deployment mern-server: 0 of 1 ready",
-    r"pods are refused: pods .*exceeded quota: few, requested: pods=1, used: pods=\d+, limited: pods=\d+",
-    mend="ask for less, or raise it",
-)
-def _(project: Project) -> Iterator[None]:
-    meta = {"name": "few", "namespace": project.namespace}
-    count = str(len(project.list(Pod)))
-    with having(project, ResourceQuota, {"metadata": meta, "spec": {"hard": {"pods": count}}}):
-        until(lambda: (project.get(ResourceQuota, "few").status or mock.Mock(used=None)).used)
-        yield
-
-
-@fault(
-    "an admission webhook does not answer",
-    r"not checked by the API server: 1 of 13 objects: .*failed calling webhook",
-    r"error: release mern in namespace \S+ was not deployed\. Helm says: .*failed calling webhook",
-    mend="start it, or take its configuration away",
+    row(
+        "an admission webhook does not answer",
+        r"not checked by the API server: 1 of 13 objects: .*failed calling webhook",
+        r"error: release mern in namespace \S+ was not deployed\. Helm says: .*failed calling webhook",
+        mend="start it, or take its configuration away",
+    ),
+    leaves=ROLLBACK,
 )
 def _(project: Project) -> Iterator[None]:
     rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]}
@@ -672,9 +813,12 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    "the cluster's own storage is full",
-    r"error: release mern in namespace \S+ was not deployed\. Helm says: .*database space exceeded",
-    mend="make room in etcd and disarm its alarm",
+    row(
+        "the cluster's own storage is full",
+        r"error: release mern in namespace \S+ was not deployed\. Helm says: .*database space exceeded",
+        mend="make room in etcd and disarm its alarm",
+    ),
+    leaves="a Release that Helm did not begin",
 )
 def _(project: Project) -> Iterator[None]:
     alarm(project, "ACTIVATE")
@@ -698,36 +842,49 @@ def alarm(project: Project, action: str) -> None:
 
 
 @fault(
-    "the image is missing",
-    "Deployment mern-server: 0 of 1 ready",
-    "1 pod cannot pull the image: ImagePullBackOff example.com/it:2; Failed: Failed to pull image",
-    mend="push it, or set the right tag",
-    played=True,
+    row(
+        "the namespace's quota is used up",
+        "Deployment mern-server: 0 of 1 ready",
+        r"pods are refused: pods .*exceeded quota: few, requested: requests.memory=1Gi, used: .*, limited: ",
+        mend="ask for less, or raise it",
+    ),
+    row(
+        "the image is missing",
+        "Deployment mern-client: 0 of 1 ready",
+        "1 pod cannot pull the image: ImagePullBackOff example.com/it:2; Failed: Failed to pull image",
+        mend="push it, or set the right tag",
+        played=True,
+    ),
+    leaves=ROLLBACK,
 )
 def _(project: Project) -> Iterator[None]:
+    meta = {"name": "few", "namespace": project.namespace}
     states = [(waiting("ImagePullBackOff", "back-off"), "Failed", 'Failed to pull image "it:2": not found')]
-    with configured(project, values={"mernServer": NOWHERE}), kubelet(project, server=states):
+    big = {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}}}
+    with (
+        having(project, ResourceQuota, {"metadata": meta, "spec": {"hard": {"requests.memory": "1Gi"}}}),
+        configured(project, values={"mernServer": big, "mernClient": NOWHERE}),
+        kubelet(project, client=states),
+    ):
+        until(lambda: (found := project.get(ResourceQuota, "few").status) and found.used)
         yield
 
 
 @fault(
-    "the new version crashes",
-    "Deployment mern-server: 0 of 1 ready",
-    "1 pod crashing: container server ended with exit code 137, restarted 3 times; OOMKilled",
-    mend="mend it; its last log lines stand below",
-    played=True,
-)
-def _(project: Project) -> Iterator[None]:
-    states = [(CRASHED, "BackOff", "Back-off restarting failed container")]
-    with configured(project, values={"mernServer": NOWHERE}), kubelet(project, server=states):
-        yield
-
-
-@fault(
-    "a node is gone, and the others are full",
-    "Deployment mern-server: 0 of 1 ready",
-    r"1 pod cannot be scheduled: 0/1 nodes are available: 1 Insufficient cpu",
-    mend="ask for less, or add nodes",
+    row(
+        "a node is gone, and the others are full",
+        "Deployment mern-server: 0 of 1 ready",
+        r"1 pod cannot be scheduled: 0/1 nodes are available: 1 Insufficient cpu",
+        mend="ask for less, or add nodes",
+    ),
+    row(
+        "the new version crashes",
+        "Deployment mern-client: 0 of 1 ready",
+        "1 pod crashing: container client ended with exit code 137, restarted 3 times; OOMKilled",
+        mend="mend it; its last log lines stand below",
+        played=True,
+    ),
+    leaves=ROLLBACK,
 )
 def _(project: Project) -> Iterator[None]:
     client = project.cluster.client
@@ -737,11 +894,65 @@ def _(project: Project) -> Iterator[None]:
     spec["metadata"] = {key: spec["metadata"][key] for key in ("name", "labels", "annotations")}
     client.delete(Node, node.metadata.name)
     big = {"resources": {"requests": {"cpu": "31950m"}, "limits": {"cpu": "32"}}}
+    states = [(CRASHED, "BackOff", "Back-off restarting failed container")]
     try:
-        with configured(project, values={"mernServer": big}):
+        with (
+            configured(project, values={"mernServer": big, "mernClient": NOWHERE}),
+            kubelet(project, client=states),
+        ):
             yield
     finally:
         client.create(Node.from_dict(spec))
+        gone = {pod.metadata.uid for pod in project.list(Pod) if pod.spec.nodeName == node.metadata.name}
+        for pod in project.list(Pod):
+            if pod.metadata.uid in gone:
+                client.delete(Pod, pod.metadata.name, namespace=project.namespace)
+        until(lambda: len(ready(project).keys() - gone) == 2)
+
+
+@fault(
+    row(
+        "the script's run after the deployment fails",
+        "waiting for mern-python-script-once 0/1 ready",
+        "Job mern-python-script-once: 0 of 1 ready",
+        "1 pod .*ended with exit code 3; Error",
+        mend="mend it; its last log lines stand below",
+        played=True,
+    ),
+    leaves=ROLLBACK,
+    part="pythonScript",
+)
+def _(project: Project) -> Iterator[None]:
+    run = {"runAfterDeployment": True, "backoffLimit": 0, **NOWHERE}
+    states = [({"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}, "", "")]
+    # It comes after the rollout: a new version of the server would replace the old one, and then go again.
+    server = project.get(Deployment, "mern-server").spec.template.spec.containers[0]
+    same = {"image": {"tag": server.image.rpartition(":")[2]}}
+    with (
+        configured(project, values={"pythonScript": run, "mernServer": same}),
+        kubelet(project, python_script_once=states),
+    ):
+        yield
+
+
+@fault(
+    row(
+        "`up` is interrupted (Ctrl-C) while Helm waits",
+        r"\^C received; cancelling",
+        "has been rolled back due to atomic being set: context canceled",
+        mend="nothing",
+    ),
+    leaves="a rollback after an interruption",
+    timeout=30,
+)
+def _(project: Project) -> Iterator[Up]:
+    def up() -> Run:
+        with other_up(project) as run:
+            run.until(lambda: "cannot be scheduled" in run.output)
+            return run.interrupt(signal.SIGINT)
+
+    with configured(project, values={"mernServer": NOWHERE}):
+        yield up
 
 
 # What is killed
@@ -753,23 +964,8 @@ LEFT = (
 
 
 @fault(
-    "`up` is killed before it has asked anything",
-    r"error: the stack is currently locked by 1 lock\(s\)",
-    mend="`pulumi cancel`",
-    part="pythonScript",
-)
-def _(project: Project) -> Iterator[None]:
-    with other_up(project, "components.release:plan_release"):
-        pass
-    # The sandbox itself takes away the lock of a process that is gone; `pulumi up` does not.
-    with mock.patch.object(Engine, "_break_stale_lock"):
-        yield
-        project.open().cancel()
-
-
-@fault(
-    "`up` is killed just before Helm starts",
-    mend="nothing",
+    row("`up` is killed just before Helm starts", mend="`pulumi cancel`"),
+    leaves="a run that Helm never began",
     fails=False,
     old_serves=False,
     timeout=30,
@@ -777,15 +973,19 @@ def _(project: Project) -> Iterator[None]:
 def _(project: Project) -> Iterator[None]:
     with other_up(project, "components.release.rollout:Rollout._begin"):
         pass
+    cancel(project)
     yield
 
 
 @fault(
-    "`up` is killed while Helm waits",
-    LEFT.format("pending-upgrade"),
-    r"pulumi config set --path 'mern:release.unlockRevision' \d+ --stack",
-    mend="wait for twice `mern:release.timeout`, or run the command",
-    then="marks that revision failed, and deploys it",
+    row(
+        "`up` is killed while Helm waits",
+        LEFT.format("pending-upgrade"),
+        r"pulumi config set --path 'mern:release.unlockRevision' \d+ --stack",
+        mend="`pulumi cancel`; then wait for twice `mern:release.timeout`, or run the command",
+        then="marks that revision failed, and deploys it",
+    ),
+    leaves="a pending upgrade",
     timeout=30,
 )
 def _(project: Project) -> Iterator[None]:
@@ -795,31 +995,33 @@ def _(project: Project) -> Iterator[None]:
     unlock(project, revision - 1)  # that is of an earlier time
     yield
     unlock(project, revision)
-    assert "its run was killed. `pulumi up` marks it failed and goes on." in project.preview().output
 
 
 @fault(
-    "`up` is killed while Helm rolls back, and the clock of who comes next is an hour slow",
-    r"revision \d+ was left pending-rollback by a run that was killed: marked failed, and this deployment",
-    mend="nothing, after twice `mern:release.timeout`",
-    then="changes nothing",
+    row(
+        "`up` is killed while Helm rolls back, and the clock of who comes next is an hour slow",
+        r"revision \d+ was left pending-rollback by a run that was killed: marked failed, and this deploy",
+        mend="`pulumi cancel`, after twice `mern:release.timeout`",
+        then="changes nothing",
+    ),
+    leaves="a pending rollback",
     fails=False,
     old_serves=False,
-    timeout=5,
+    timeout=4,
 )
 def _(project: Project) -> Iterator[None]:
     with configured(project, values={"mernServer": TOO_BIG}):
         killed_up(project, "pending-rollback")
     found = newest(api(project), "mern", project.namespace)
     assert found
-    until(lambda: found.surely_dead(api(project).now(), 5))
-    with clock_off(-1):
+    until(lambda: found.surely_dead(api(project).now(), 4))
+    with clock_off(project, -1):
         yield
 
 
 @fault(
-    "`up` is killed after Helm, before the state is written",
-    mend="nothing",
+    row("`up` is killed after Helm, before the state is written", mend="`pulumi cancel`"),
+    leaves="a state that is older than the record",
     fails=False,
     old_serves=False,
     timeout=30,
@@ -827,14 +1029,21 @@ def _(project: Project) -> Iterator[None]:
 def _(project: Project) -> Iterator[None]:
     with other_up(project, "components.release.rollout:Rollout._after"):
         pass
+    cancel(project)
     yield
 
 
+# What others do
+
+
 @fault(
-    "somebody's `helm upgrade` is at work, and the laptop's clock is an hour fast",
-    LEFT.format("pending-upgrade"),
-    mend="wait until it has ended",
-    then="replaces that revision",
+    row(
+        "somebody's `helm upgrade` is at work, and the laptop's clock is an hour fast",
+        LEFT.format("pending-upgrade"),
+        mend="wait until it has ended",
+        then="replaces that revision",
+    ),
+    leaves="a revision of somebody else",
     timeout=30,
 )
 def _(project: Project) -> Iterator[None]:
@@ -845,11 +1054,32 @@ def _(project: Project) -> Iterator[None]:
     process = subprocess.Popen(command, env=project.cluster.env, stdout=quiet, stderr=quiet)
     try:
         until(lambda: status(project).endswith("pending-upgrade"))
-        with clock_off(1):
+        with clock_off(project, 1):
             yield
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+
+
+@fault(
+    row(
+        "somebody has uninstalled the release",
+        r"error: .*release mern in namespace \S+ is gone: it was uninstalled outside this stack",
+        mend="`pulumi refresh`",
+        then="installs it anew",
+    ),
+    leaves="no release",
+    old_serves=False,
+)
+def _(project: Project) -> Iterator[None]:
+    command = ["helm", "uninstall", "mern", "--namespace", project.namespace]
+    subprocess.run(command, env=project.cluster.env, check=True, capture_output=True)
+    seen = project.preview()
+    assert not seen.ok
+    assert "is gone: it was uninstalled outside this stack" in seen.output
+    assert noise(seen.output) == []
+    yield
+    assert project.refresh().ok
 
 
 # -- the table --------------------------------------------------------------------------------------
@@ -861,7 +1091,10 @@ Each row is one fault while `pulumi up` deploys a second version over a first on
 produced for real, on a real API server with the real engine, but for those marked *played*: pods of the
 sandbox run no code, so there a test writes what the kubelet, or a program, would say. In each the first
 version went on serving, with the same pods, unless the `up` got over the fault and replaced
-them. What is read is shortened.
+them, or somebody had uninstalled it. What is read is shortened.
+
+An `up` that is killed leaves the stack locked: the next one says so, and `pulumi cancel` unlocks it. One that
+is interrupted ends in order: Helm rolls back, and nothing is locked.
 
 Made from the tests by `python -m tests.engine.faults`; the same tests hold it to them.
 
@@ -870,11 +1103,11 @@ Made from the tests by `python -m tests.engine.faults`; the same tests hold it t
 """
 
 
-def row(fault: Fault, said: list[str], project: Project) -> str:
-    """The row of docs/faults.md."""
+def line_of(row: Row, said: list[str], project: Project) -> str:
+    """The line of docs/faults.md."""
     texts = "<br>".join(f"`` {shortened(line, project)} ``" for line in said) or "nothing"
-    played = " *(played)*" if fault.played else ""
-    return f"| {fault.name}{played} | {texts} | {fault.mend} | {fault.then} |\n"
+    played = " *(played)*" if row.played else ""
+    return f"| {row.name}{played} | {texts} | {row.mend} | {row.then} |\n"
 
 
 def shortened(line: str, project: Project) -> str:

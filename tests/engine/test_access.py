@@ -15,7 +15,7 @@ from components import preflight
 from components.release.api import Api, ApiError
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project, Run
-from tests.engine.faults import TOO_BIG, status, until
+from tests.engine.faults import FITTING, TOO_BIG, status, until
 from tests.engine.test_drift import by_hand
 from tests.engine.test_rollout import progress
 
@@ -25,6 +25,7 @@ ALL_KINDS = {
     "mernServer": {"networkPolicy": {"enabled": True}},
     "pythonScript": {"networkPolicy": {"enabled": True}, "runAfterDeployment": True},
 }
+GATE = "elbv2.k8s.aws/pod-readiness-gate-inject"
 ALARMS = (
     "forbidden",
     "not permitted",
@@ -108,53 +109,51 @@ def assert_quiet(run: Run) -> None:
 
 
 def test_the_role_of_each_command(access: Access) -> None:
-    project = access.project
+    project, path = access.project, f"/api/v1/namespaces/{access.project.namespace}"
+    access.admin.merge_patch(path, {"metadata": {"labels": {"team": "platform"}}})
     access.become("deploy")
     run = project.up()
     assert run.ok, run.output
     assert_quiet(run)
-    again = project.up()
-    assert again.changes == set()
-    assert_quiet(again)
+    labels = access.admin.get(path)["metadata"]["labels"]
+    assert (labels[GATE], labels["team"]) == ("enabled", "platform")
 
     access.become("preview")
     by_hand(project, Service, "mern-client", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}})
-    project.configure(values={"mernServer": {"replicas": 3}})
-    preview = project.preview()
+    project.configure(values={"mernServer": {"replicas": 3, **TOO_BIG}}, release={"timeout": 5})
+    preview = project.preview("--refresh")
     assert preview.ok, preview.output
     assert preview.object_changes == {("update", "Deployment mern-server")}
     assert "Service mern-client: metadata.labels.app.kubernetes.io/part-of is x, not" in preview.output
     assert_quiet(preview)
-    project.configure(values={"pythonScript": {"timeZone": "Europe/Nowhere"}})
-    preview = project.preview()
-    assert not preview.ok
-    assert 'CronJob mern-python-script: spec.timeZone: Invalid value: "Europe/Nowhere"' in preview.output
-    project.configure(values={"pythonScript": {"timeZone": "Europe/Berlin"}})
-    run = project.refresh()
-    assert run.ok, run.output
-    assert_quiet(run)
     assert status(project) == "1 deployed"
 
     access.become("deploy")
-    run = project.up()
-    assert run.ok, run.output
-    assert_quiet(run)
-    project.configure(release={"timeout": 5}, values={"mernServer": TOO_BIG})
     run = project.up()
     assert not run.ok
     assert any("mern-server 0/3 ready, 1 pod cannot be scheduled" in text for text in progress(run.output))
     for text in (
         "Deployment mern-server: 0 of 3 ready",
         "1 pod cannot be scheduled: 0/2 nodes are available: 2 Insufficient cpu",
-        "Now serving: revision 4 (Rollback to 2)",
-        "mern-server 3/3 ready",
+        "Now serving: revision 3 (Rollback to 1)",
+        "mern-server 2/2 ready",
     ):
         assert text in run.output
     assert_quiet(run)
+    project.configure(values={"mernServer": FITTING}, release={"timeout": 30})
+    run = project.up()
+    assert run.ok, run.output
+    assert_quiet(run)
+    assert project.get(Deployment, "mern-server").status.availableReplicas == 3
+
     run = project.destroy()
     assert run.ok, run.output
+    assert project.state() == []
     assert project.list(Deployment) == []
-    assert project.cluster.client.get(Namespace, project.namespace).status.phase == "Active"
+    left = access.admin.get(path)
+    assert left["status"]["phase"] == "Active"
+    assert GATE not in left["metadata"]["labels"]
+    assert left["metadata"]["labels"]["team"] == "platform"
 
 
 def test_without_a_role_each_thing_is_one_line(access: Access) -> None:
@@ -180,6 +179,11 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
     secret = {"metadata": {"name": "probe"}}
     preview, deploy = access.api("preview"), access.api("deploy")
     assert preview.create(f"{space}/secrets", secret, dryRun="All")["metadata"]["name"] == "probe"
+    job = {"spec": {"containers": [{"name": "it", "image": "it"}], "restartPolicy": "Never"}}
+    spec = {"schedule": "@daily", "timeZone": "Nowhere", "jobTemplate": {"spec": {"template": job}}}
+    cron_jobs = space.replace("/api/v1", "/apis/batch/v1") + "/cronjobs"
+    with pytest.raises(ApiError, match="unknown time zone Nowhere"):  # it hears what is wrong
+        preview.create(cron_jobs, {**secret, "spec": spec}, dryRun="All")
     assert "may only try" in refused(preview.create, f"{space}/secrets", secret)
     assert "may only try" in refused(preview.merge_patch, space, {"metadata": {"labels": {"a": "b"}}})
     for path in ("pods", "events", "pods/any/log"):
@@ -209,7 +213,7 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
 
 def test_a_deployment_may_label_its_namespace_for_the_readiness_gate_alone(access: Access) -> None:
     path = f"/api/v1/namespaces/{access.project.namespace}"
-    enforced, gate = "pod-security.kubernetes.io/enforce", "elbv2.k8s.aws/pod-readiness-gate-inject"
+    enforced = "pod-security.kubernetes.io/enforce"
     access.admin.merge_patch(path, {"metadata": {"labels": {enforced: "restricted"}}})
     deploy = access.api("deploy")
 
@@ -219,8 +223,8 @@ def test_a_deployment_may_label_its_namespace_for_the_readiness_gate_alone(acces
     until(lambda: "but that of the readiness gate" in label("team", "mine"))
     for value in ("privileged", None):
         assert "but that of the readiness gate" in label(enforced, value)
-    assert not label(gate, "enabled")
-    assert not label(gate, None)
+    assert not label(GATE, "enabled")
+    assert not label(GATE, None)
     assert access.admin.get(path)["metadata"]["labels"][enforced] == "restricted"
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import re
 import shutil
 
-import pytest
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
@@ -16,42 +15,30 @@ from tests.engine.conftest import Project
 PAGE = (PROJECT / "docs/release.md").read_text()
 
 
-def test_the_program_in_the_documentation_deploys_another_chart(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_program_in_the_documentation_deploys_another_chart(project: Project) -> None:
     shutil.rmtree(project.folder / "chart")
     shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
-    monkeypatch.chdir(project.folder)
     block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
     assert block
-    program = compile(block[1], "docs/release.md", "exec")
-    project.program = lambda: exec(program, {})
+    project.program(block[1])
     project.secrets = {"mern:token": "token-canary"}
     project.namespace = "shop"
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": "shop"}}))
 
-    preview = project.preview(diff=True)
-    rows = {("create", f"{kind} web") for kind in ("Secret", "ConfigMap", "Deployment")}
-    assert preview.object_changes == rows, preview.output
-    run = project.up()
+    run = project.up("--diff")
     assert run.ok, run.output
-    assert run.object_changes == rows
+    assert run.object_changes == {("create", f"{kind} web") for kind in ("Secret", "ConfigMap", "Deployment")}
     assert project.get(Deployment, "web").status.availableReplicas == 2
     assert project.get(ConfigMap, "web").data == {"greeting": "hello"}
     assert base64.b64decode(project.get(Secret, "web").data["token"]) == b"token-canary"
-    for text in (preview.output, run.output, project.raw_state()):
+    for text in (run.output, run.events, project.raw_state()):
         assert "canary" not in text
-    assert project.open().outputs()["revision"].value == 1
+    assert project.outputs()["revision"] == 1
 
     project.edit("templates/web.yaml", "image: web:1", "image: web:2")
-    run = project.up()
-    assert run.object_changes == {("update", "Deployment web")}
-    assert project.up().changes == set()
-    project.edit("templates/web.yaml", "image: web:2", "image: [web]")
     run = project.preview()
-    assert "Deployment web: " in run.output
-    assert not run.ok
+    assert run.object_changes == {("update", "Deployment web")}, run.output
     project.cluster.client.delete(Namespace, "shop")
 
 

@@ -1,29 +1,33 @@
-"""From a stack's config to objects in a real API server, through the real engine and the real Helm."""
+"""From a stack's config to objects in a real API server, through the real command line and provider."""
 
 import base64
+import json
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pytest
+import yaml
 from lightkube import ApiError
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
-from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob
-from lightkube.resources.core_v1 import Namespace, Secret, Service
-from lightkube.resources.networking_v1 import Ingress
-from pydantic import SecretStr
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, Service
+from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 
-from components.cluster import connect
-from components.release import ChartRelease, ReleaseArgs, plan_release
-from settings import ClusterSettings
-from tests.conftest import FOLDER
-from tests.engine.conftest import Project
+from components import mern_application
+from components.release import Api, record
+from sandbox.engine import PROJECT
+from tests.chart.rendering import Chart
+from tests.conftest import TestCluster
+from tests.engine.conftest import Change, Project, Run
+
+BEYOND_THE_BASIC_PLANE = "😀 👩‍👩‍👧 🇪🇺 𝄞 𠜎 \U0010fffd"
 
 
 def versions(project: Project) -> dict[str, Any]:
     """What changes when someone writes to an object that Helm deployed."""
-    kinds = (Deployment, Service, Secret, CronJob, Ingress)
+    kinds = (Deployment, Service, Secret, CronJob, Ingress, NetworkPolicy)
     return {
         f"{item.kind or kind.__name__} {item.metadata.name}": item.metadata.generation
         or item.metadata.resourceVersion
@@ -33,86 +37,174 @@ def versions(project: Project) -> dict[str, Any]:
     }
 
 
-def test_up_deploys_what_the_config_says_and_a_second_up_changes_nothing(project: Project) -> None:
+# -- one stack and its life -------------------------------------------------------------------------
+
+
+def test_a_stack_is_deployed_and_each_later_run_shows_and_changes_just_what_differs(
+    project: Project,
+) -> None:
+    deploy_what_the_config_says(project)
+    find_no_change_at_another_path(project)
+    show_an_edited_chart_without_objects(project)
+    changes = show_what_differs_and_change_nothing(project)
+    deploy_what_differs_and_touch_nothing_else(project, changes)
+    take_the_objects_out_of_the_view(project)
+
+
+def deploy_what_the_config_says(project: Project) -> None:
+    project.secrets["mern:serverSecrets"] = f'{{"SESSION_KEY": "first-canary {BEYOND_THE_BASIC_PLANE}"}}'
     project.configure(
         imageTag="2.3.4",
         values={
-            "mernClient": {"replicas": 3},
-            "mernServer": {"replicas": 1},
+            "mernClient": {"replicas": 3, "networkPolicy": {"enabled": True}},
+            "mernServer": {"replicas": 1, "env": {"EMOJI": BEYOND_THE_BASIC_PLANE}},
             "pythonScript": {"schedule": "*/5 * * * *"},
         },
     )
-    first = project.up()
-    assert first.ok, first.output
+    run = project.up()
+    assert run.ok, run.output
     client, server = project.get(Deployment, "mern-client"), project.get(Deployment, "mern-server")
     assert client.status.availableReplicas == 3
     assert server.status.availableReplicas == 1
     assert client.spec.template.spec.containers[0].image.endswith(":2.3.4")
-    script = project.get(CronJob, "mern-python-script")
-    assert script.spec.schedule == "*/5 * * * *"
+    assert project.get(CronJob, "mern-python-script").spec.schedule == "*/5 * * * *"
     held = project.get(Secret, "mern-server").data
     assert base64.b64decode(held["MONGODB_URI"]).decode() == project.secrets["mern:mongodbUri"]
     ingress = project.get(Ingress, "mern")
     assert ingress.metadata.annotations["alb.ingress.kubernetes.io/healthcheck-path"] == "/health"
     backends = {p.backend.service.name for r in ingress.spec.rules for p in r.http.paths}
     assert backends == {"mern-client", "mern-server"}
-
-    before = versions(project)
-    second = project.up()
-    assert second.ok, second.output
-    assert second.changes == set()
-    assert versions(project) == before
+    [container] = server.spec.template.spec.containers
+    assert {item.name: item.value for item in container.env}["EMOJI"] == BEYOND_THE_BASIC_PLANE
+    assert base64.b64decode(held["SESSION_KEY"]).decode() == f"first-canary {BEYOND_THE_BASIC_PLANE}"
 
 
-def test_a_changed_value_is_shown_as_just_the_objects_that_change(project: Project) -> None:
-    assert project.up().ok
-    before = versions(project)
-    project.configure(values={"mernServer": {"replicas": 3}})
-    preview = project.preview()
-    assert preview.object_changes == {("update", "Deployment mern-server")}
-    assert versions(project) == before
-    assert project.up().object_changes == preview.object_changes
-    after = versions(project)
-    assert {name for name in after if after[name] != before[name]} == {"Deployment mern-server"}
-    assert project.get(Deployment, "mern-server").status.availableReplicas == 3
-
-
-def test_an_edited_template_is_a_change_and_is_deployed(project: Project) -> None:
-    assert project.up().ok
-    project.edit("templates/ingress.yaml", "kind: Ingress\n", "kind: Ingress\n# edited\n")
-    preview = project.preview()
-    assert ("update", "Release mern") in preview.changes
-    assert preview.object_changes == set()
-    assert project.up().ok
-    stored = [s for s in project.list(Secret) if s.metadata.name.startswith("sh.helm.release")]
-    assert len(stored) == 2
-    assert project.up().changes == set()
-
-
-def test_the_same_chart_at_another_path_is_no_change(project: Project) -> None:
-    assert project.up().ok
+def find_no_change_at_another_path(project: Project) -> None:
+    """Neither the place nor the line endings of a checkout make a difference."""
     moved = project.folder.with_name(f"{project.folder.name}-moved")
     shutil.rmtree(moved, ignore_errors=True)
     project.folder.rename(moved)
     for file in (moved / "chart").rglob("*.tpl"):
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     project.folder = moved
-    assert project.preview().changes == set()
+    run = project.preview("--diff")
+    assert (run.ok, run.changes) == (True, set()), run.output
 
 
-def test_a_chart_that_cannot_be_rendered_stops_before_anything_is_registered(
+def show_an_edited_chart_without_objects(project: Project) -> None:
+    """A template with other text, another version, and no image tag: what is deployed stays the same."""
+    versioned = (project.folder / "chart/Chart.yaml").read_text()
+    project.edit("Chart.yaml", "version: 0.1.0", "version: 0.2.0")
+    project.edit("Chart.yaml", 'appVersion: "1.0.0"', 'appVersion: "2.0.0"')
+    project.edit("templates/ingress.yaml", "kind: Ingress\n", "kind: Ingress\n# edited\n")
+    project.configure(imageTag=None)
+    run = project.preview()
+    assert (run.ok, run.object_changes) == (True, set()), run.output
+    assert ("update", "Release mern") in run.changes
+    assert "images stay as in revision 1" in run.output
+    assert "mernClient 2.3.4" in run.output
+    (project.folder / "chart/Chart.yaml").write_text(versioned)  # else each object gets another label
+
+
+def show_what_differs_and_change_nothing(project: Project) -> set[Change]:
+    before = versions(project)
+    project.set_secret("mern:serverSecrets", '{"SESSION_KEY": "second-canary"}')
+    project.set_secret("mern:awsSecretAccessKey", "canary-access-key")
+    project.configure(
+        values={
+            "mernClient": {"replicas": 2, "networkPolicy": {"enabled": False}},
+            "mernServer": {"replicas": 2},
+        }
+    )
+    run = project.preview("--diff")
+    assert run.ok, run.output
+    assert run.object_changes == {
+        ("update", "Deployment mern-client"),
+        ("update", "Deployment mern-server"),
+        ("update", "Secret mern-server"),
+        ("update", "Secret mern-python-script"),
+        ("delete", "NetworkPolicy mern-client"),
+    }, run.output
+    assert_masked(project, run)
+    assert versions(project) == before
+    return run.object_changes
+
+
+def assert_masked(project: Project, run: Run) -> None:
+    encoded = base64.b64encode(b"second-canary").decode()
+    for seen in (run.output, run.events, project.raw_state()):
+        assert "canary" not in seen
+        assert encoded not in seen
+
+
+def deploy_what_differs_and_touch_nothing_else(project: Project, changes: set[Change]) -> None:
+    before = versions(project)
+    replica_sets = {item.metadata.name for item in project.list(ReplicaSet)}
+    run = project.up()
+    assert run.ok, run.output
+    assert run.object_changes == changes
+    assert_masked(project, run)
+    after = versions(project)
+    touched = {name for name in before if after.get(name) != before[name]}
+    assert touched == {name for _, name in changes}
+    held = project.get(Secret, "mern-server").data["SESSION_KEY"]
+    assert base64.b64decode(held) == b"second-canary"
+    held = project.get(Secret, "mern-python-script").data["AWS_SECRET_ACCESS_KEY"]
+    assert base64.b64decode(held) == b"canary-access-key"
+    new = {item.metadata.name for item in project.list(ReplicaSet)} - replica_sets
+    assert [name.rsplit("-", 1)[0] for name in new] == ["mern-server"], "other pods restart too"
+    for name in ("mern-client", "mern-server"):
+        assert project.get(Deployment, name).status.availableReplicas == 2
+    with pytest.raises(ApiError, match="not found"):
+        project.get(NetworkPolicy, "mern-client")
+
+
+def take_the_objects_out_of_the_view(project: Project) -> None:
+    """Rows go, and nothing else: neither Helm nor the cluster is touched."""
+    before = versions(project)
+    project.configure(release={"showObjects": False})
+    run = project.up()
+    assert run.ok, run.output
+    assert run.changes == {("delete", name) for _, name in run.object_changes}, run.output
+    assert not [item for item in project.state() if item["type"].startswith("helm:apps")]
+    assert versions(project) == before
+
+
+# -- refused before anything is registered ------------------------------------------------------------
+
+
+def test_a_wrong_config_wrong_values_and_a_broken_chart_end_in_one_message_before_anything_is_registered(
     project: Project,
 ) -> None:
-    project.edit("templates/mern-client.yaml", "{{", "{{ nosuchfunction }}{{")
-    run = project.up()
-    assert not run.ok
-    assert "templates/mern-client.yaml" in run.output
-    assert "nosuchfunction" in run.output
-    assert "Traceback" not in run.output
-    assert project.registered() == {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
+    right = project.config_file.read_text()
+    providers = {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
 
+    def refused(run: Run, *words: str) -> set[str]:
+        """The types of what was registered."""
+        assert not run.ok
+        for word in words:
+            assert word in run.output
+        assert "Traceback" not in run.output
+        for secret in project.secrets.values():
+            assert secret not in run.output
+        return {urn.split("::")[2] for urn in run.operations}
 
-def test_a_preview_names_all_faults_of_the_values_at_once(project: Project) -> None:
+    project.configure(
+        awsAccessKeyId=None,
+        naemspace={"name": "x"},
+        release={"timeout": "soon"},
+        namespace={"name": "Not_A_Name"},
+    )
+    registered = refused(
+        project.preview(),
+        "mern:naemspace is not a key of this project; did you mean mern:namespace?",
+        "mern:release.timeout should be a whole number",
+        "mern:namespace.name is not a name of at most 63",
+        f"pulumi config set --secret mern:awsAccessKeyId --stack {project.stack}",
+    )
+    assert registered == {"pulumi:pulumi:Stack"}
+
+    project.config_file.write_text(right)
     project.configure(
         values={
             "mernClient": {"replicas": "many"},
@@ -120,172 +212,120 @@ def test_a_preview_names_all_faults_of_the_values_at_once(project: Project) -> N
             "ingress": {"scheme": "somewhere"},
         }
     )
-    run = project.preview()
-    assert not run.ok
-    for word in ("/mernClient/replicas", "servce", "/ingress/scheme"):
-        assert word in run.output
-    assert "Traceback" not in run.output
-    for secret in project.secrets.values():
-        assert secret not in run.output
-    assert {urn.split("::")[2] for urn in run.operations} == {
-        "pulumi:pulumi:Stack",
-        "pulumi:providers:kubernetes",
-    }
+    registered = refused(project.preview(), "/mernClient/replicas", "servce", "/ingress/scheme")
+    assert registered == providers
+
+    project.config_file.write_text(right)
+    project.edit("templates/mern-client.yaml", "{{", "{{ nosuchfunction }}{{")
+    refused(project.up(), "templates/mern-client.yaml", "nosuchfunction")
+    assert project.registered() == providers
 
 
-def test_wrong_config_ends_in_one_message_that_lists_all_of_it(project: Project) -> None:
-    project.secrets.pop("mern:awsAccessKeyId")
-    project.configure(naemspace={"name": "x"}, release={"timeout": "soon"}, namespace={"name": "Not_A_Name"})
-    run = project.preview()
-    assert not run.ok
-    assert "mern:naemspace is not a key of this project; did you mean mern:namespace?" in run.output
-    assert "mern:release.timeout should be a whole number" in run.output
-    assert "mern:namespace.name is not a name of at most 63" in run.output
-    assert f"pulumi config set --secret mern:awsAccessKeyId --stack {project.stack}" in run.output
-    assert "Traceback" not in run.output
-    assert {urn.split("::")[2] for urn in run.operations} == {"pulumi:pulumi:Stack"}
+def test_a_wait_that_is_too_short_for_a_rollout_without_downtime_is_refused(helm: str) -> None:
+    objects = Chart(helm).render().objects
+
+    def check(timeout: int) -> None:
+        plan: Any = SimpleNamespace(objects=objects, args=SimpleNamespace(timeout=timeout))
+        mern_application._refuse_short_timeout(plan)
+
+    with pytest.raises(pulumi.RunError, match="mern-client 190 s, mern-server 190 s"):
+        check(189)
+    check(190)
 
 
-def test_a_changed_secret_is_masked_and_restarts_just_the_pods_that_use_it(
+# -- another program ----------------------------------------------------------------------------------
+
+TWO_RELEASES = """
+import json
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import yaml
+
+from components.release import Api, ChartRelease, ReleaseArgs, plan_release
+
+kubeconfig = Path({kubeconfig!r}).read_text()
+provider = kubernetes.Provider("cluster", kubeconfig=pulumi.Output.secret(kubeconfig))
+values = json.loads(Path("values.json").read_text())
+for name in ("one", "two"):
+    args = ReleaseArgs(chart="./chart", name=name, namespace={namespace!r}, values=values[name])
+    plan = plan_release(args, provider, Api(yaml.safe_load(kubeconfig)))
+    ChartRelease(name, plan, pulumi.ResourceOptions(provider=provider, protect=True))
+"""
+EXTRA = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: "{{ .Release.Name }}-extra"}
+"""
+LARGE = {
+    "greeting": BEYOND_THE_BASIC_PLANE,
+    "large": "".join(f"{number} {BEYOND_THE_BASIC_PLANE}\n" for number in range(4000)),
+}
+"""About 200 kB; in a stack's config, where Pulumi takes no more than 128 kB, it would have no place."""
+
+
+def test_two_protected_releases_in_one_program_are_told_apart_and_large_values_get_through(
     project: Project,
 ) -> None:
-    project.secrets["mern:serverSecrets"] = '{"SESSION_KEY": "first-canary"}'
-    assert project.up().ok
-    before = {item.metadata.name for item in project.list(ReplicaSet)}
-    project.set_secret("mern:serverSecrets", '{"SESSION_KEY": "second-canary"}')
-    preview = project.preview(diff=True)
-    assert ("update", "Secret mern-server") in preview.object_changes
-    assert ("update", "Deployment mern-server") in preview.object_changes
-    assert "Deployment mern-client" not in str(preview.object_changes)
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    shutil.rmtree(project.folder / "chart")
+    shutil.copytree(PROJECT / "tests/charts/other", project.folder / "chart")
+    extra = project.folder / "chart/templates/extra.yaml"
+    extra.write_text(EXTRA)
+    values: Any = {"one": {"settings": LARGE}, "two": {}}
+    (project.folder / "values.json").write_text(json.dumps(values))
+    kubeconfig = str(project.cluster.kubeconfig)
+    project.program(TWO_RELEASES.format(kubeconfig=kubeconfig, namespace=project.namespace))
     run = project.up()
     assert run.ok, run.output
-    assert base64.b64decode(project.get(Secret, "mern-server").data["SESSION_KEY"]) == (b"second-canary")
-    new = {item.metadata.name for item in project.list(ReplicaSet)} - before
-    assert [name.rsplit("-", 1)[0] for name in new] == ["mern-server"]
-    encoded = base64.b64encode(b"second-canary").decode()
-    for seen in (preview.output, run.output, project.raw_state()):
-        assert "canary" not in seen
-        assert encoded not in seen
+    assert {item.metadata.name for item in project.list(Deployment)} == {"one", "two"}
+    assert {"one-extra", "two-extra"} <= {item.metadata.name for item in project.list(ConfigMap)}
+    assert_no_character_is_lost(project)
+    run = project.preview("--diff")
+    assert (run.ok, run.changes) == (True, set()), run.output
+
+    extra.unlink()
+    run = project.up()
+    assert run.ok, run.output
+    assert run.object_changes == {("delete", "ConfigMap one-extra"), ("delete", "ConfigMap two-extra")}
+    left = {item.metadata.name for item in project.list(ConfigMap)}
+    assert {"one", "two"} <= left
+    assert not {"one-extra", "two-extra"} & left
 
 
-def test_after_a_failed_up_the_old_version_serves_and_the_preview_says_what_is_missing(
+def assert_no_character_is_lost(project: Project) -> None:
+    """In the cluster, in Helm's record and in Pulumi's state."""
+    stored = record.newest(
+        Api(yaml.safe_load(project.cluster.kubeconfig.read_text())), "one", project.namespace
+    )
+    assert stored
+    [manifest] = [
+        item for item in stored.objects() if (item["kind"], item["metadata"]["name"]) == ("ConfigMap", "one")
+    ]
+    state = {item["urn"].rpartition("$")[2]: item["inputs"] for item in project.state() if "inputs" in item}
+    for where, data in {
+        "the cluster": project.get(ConfigMap, "one").data,
+        "the values in Helm's record": stored.values["settings"],
+        "the objects in Helm's record": manifest["data"],
+        "the values in Pulumi's state": state["kubernetes:helm.sh/v3:Release::one"]["values"]["settings"],
+        "the object in Pulumi's state": state[f"helm:core/v1:ConfigMap::one/{project.namespace}/one"]["data"],
+    }.items():
+        assert data == LARGE, where
+
+
+# -- credentials in a Secret of somebody else -----------------------------------------------------------
+
+
+def test_pods_take_their_credentials_from_a_secret_of_somebody_else_and_restart_with_its_data(
     project: Project,
-) -> None:
-    assert project.up().ok
-    project.configure(
-        release={"timeout": 4},
-        values={"mernServer": {"resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}}},
-    )
-    preview = project.preview()
-    assert preview.object_changes == {("update", "Deployment mern-server")}
-    assert not project.up().ok
-    assert project.get(Deployment, "mern-server").status.availableReplicas == 2
-    assert project.preview().object_changes == preview.object_changes
-    project.configure(
-        values={"mernServer": {"resources": {"requests": {"cpu": "1"}}}}, release={"timeout": 30}
-    )
-    assert project.up().ok
-    assert project.up().changes == set()
-
-
-def test_an_object_that_leaves_the_chart_is_shown_as_deleted_and_is_gone(project: Project) -> None:
-    project.configure(values={"mernClient": {"autoscaling": {"enabled": True}}})
-    assert project.up().ok
-    assert project.get(HorizontalPodAutoscaler, "mern-client").spec.minReplicas >= 1
-    project.configure(values={"mernClient": {"autoscaling": {"enabled": False}}})
-    preview = project.preview()
-    assert ("delete", "HorizontalPodAutoscaler mern-client") in preview.object_changes
-    assert project.up().ok
-    with pytest.raises(ApiError, match="not found"):
-        project.get(HorizontalPodAutoscaler, "mern-client")
-
-
-def releases(project: Project, hpa: bool, **opts: Any) -> None:
-    """A program of somebody else: two releases of one chart, side by side."""
-    context = "kwok-mern"
-    config = ClusterSettings.model_validate({"kubeconfig": str(FOLDER / "kubeconfig"), "context": context})
-    cluster = connect(config, None)
-    for name in ("one", "two"):
-        values = {
-            "mernClient": {"autoscaling": {"enabled": hpa}},
-            "mernServer": {"mongodbUri": SecretStr("mongodb://one.invalid")},
-            "pythonScript": {"mongodbUri": SecretStr("mongodb://two.invalid")},
-        }
-        args = ReleaseArgs(chart="./chart", name=name, namespace=project.namespace, values=values)
-        plan = plan_release(args, cluster.provider, cluster.api)
-        ChartRelease(name, plan, pulumi.ResourceOptions(provider=cluster.provider, **opts))
-
-
-def test_two_protected_releases_in_one_program_are_told_apart(
-    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = project.cluster.client
     client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
-    monkeypatch.chdir(project.folder)
-    project.program = lambda: releases(project, hpa=True, protect=True)
-    run = project.up()
-    assert run.ok, run.output
-    assert {item.metadata.name for item in project.list(Deployment)} == {
-        f"{release}-{part}" for release in ("one", "two") for part in ("client", "server")
-    }
-    project.program = lambda: releases(project, hpa=False, protect=True)
-    run = project.up()
-    assert run.ok, run.output
-    assert {c for c in run.object_changes if c[0] == "delete"} == {
-        ("delete", f"HorizontalPodAutoscaler {release}-client") for release in ("one", "two")
-    }
-    assert project.list(HorizontalPodAutoscaler) == []
-
-
-def test_objects_are_not_shown_when_that_is_switched_off(project: Project) -> None:
-    project.configure(release={"showObjects": False})
-    assert project.up().ok
-    assert not [item for item in project.state() if item["type"].startswith("helm:apps")]
-    assert project.get(Deployment, "mern-client").status.availableReplicas == 2
-
-
-def test_without_an_image_tag_what_runs_stays(project: Project) -> None:
-    project.configure(imageTag="7.7.7")
-    assert project.up().ok
-    project.configure(imageTag=None)
-    run = project.preview()
-    assert run.object_changes == set()
-    assert "images stay as in revision 1" in run.output
-    assert "mernClient 7.7.7" in run.output
-
-
-def test_an_existing_namespace_only_gets_labels_and_survives_destroy(project: Project) -> None:
-    client = project.cluster.client
-    labels = {"team": "platform"}
-    client.create(Namespace.from_dict({"metadata": {"name": project.namespace, "labels": labels}}))
-    project.configure(namespace={"mode": "existing"})
-    run = project.up()
-    assert run.ok, run.output
-    label = "elbv2.k8s.aws/pod-readiness-gate-inject"
-    found = client.get(Namespace, project.namespace).metadata.labels
-    assert found[label] == "enabled"
-    assert found["team"] == "platform"
-    assert project.destroy().ok
-    left = client.get(Namespace, project.namespace)
-    assert left.status.phase == "Active"
-    assert label not in left.metadata.labels
-    assert left.metadata.labels["team"] == "platform"
-
-
-def test_destroy_leaves_nothing(project: Project) -> None:
-    assert project.up().ok
-    run = project.destroy()
-    assert run.ok, run.output
-    assert project.state() == []
-    assert project.list(Deployment) == []
-    namespaces = [item.metadata.name for item in project.cluster.client.list(Namespace)]
-    assert project.namespace not in namespaces
-
-
-def test_pods_can_take_their_credentials_from_a_secret_of_somebody_else(project: Project) -> None:
-    project.configure(
-        values={"mernServer": {"existingSecret": "vault"}, "pythonScript": {"existingSecret": "vault"}}
-    )
+    meta = {"name": "vault", "namespace": project.namespace}
+    client.create(Secret.from_dict({"metadata": meta, "stringData": {"MONGODB_URI": "mongodb://a"}}))
+    vault = {"existingSecret": "vault"}
+    project.configure(namespace={"mode": "existing"}, values={"mernServer": vault, "pythonScript": vault})
     project.secrets.clear()
     run = project.up()
     assert run.ok, run.output
@@ -295,44 +335,43 @@ def test_pods_can_take_their_credentials_from_a_secret_of_somebody_else(project:
         e.valueFrom.secretKeyRef.name for e in container.env or [] if e.valueFrom and e.valueFrom.secretKeyRef
     }
     assert taken == {"vault"}
-    assert not [s for s in project.list(Secret) if not s.metadata.name.startswith("sh.helm.")]
+    names = {item.metadata.name for item in project.list(Secret)}
+    assert {name for name in names if not name.startswith("sh.helm.")} == {"vault"}
 
-
-def test_the_server_restarts_when_the_secret_of_somebody_else_has_other_data(project: Project) -> None:
-    def template() -> Any:
-        return project.get(Deployment, "mern-server").spec.template.to_dict()
-
-    client = project.cluster.client
-    meta = {"name": "vault", "namespace": project.namespace}
-    client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
-    project.configure(namespace={"mode": "existing"}, values={"mernServer": {"existingSecret": "vault"}})
-    first = project.up()
-    assert first.ok, first.output
-    assert (
-        "Secret vault, which mern:values mernServer.existingSecret names, could not be read" in first.output
-    )
-    client.create(Secret.from_dict({"metadata": meta, "stringData": {"MONGODB_URI": "mongodb://a"}}))
-    assert project.up().ok
-    before = template()
-
-    client.patch(Secret, "vault", {"metadata": {"labels": {"a": "b"}}}, namespace=project.namespace)
-    assert project.up().changes == set()
+    before = {item.metadata.name for item in project.list(ReplicaSet)}
     client.patch(Secret, "vault", {"stringData": {"MONGODB_URI": "mongodb://b"}}, namespace=project.namespace)
-    seen = project.preview()
-    done = project.up()
+    project.edit("Chart.yaml", "version: 0.1.0", "version: 0.2.0")  # which shows no object, and restarts none
+    run = project.up()
+    assert run.ok, run.output
+    assert run.object_changes == {("update", "Deployment mern-server")}
+    new = {item.metadata.name for item in project.list(ReplicaSet)} - before
+    assert [name.rsplit("-", 1)[0] for name in new] == ["mern-server"]
+    assert "mongodb://b" not in run.output + run.events + project.raw_state()
 
-    assert seen.object_changes == {("update", "Deployment mern-server")}
-    assert done.ok, done.output
-    assert template() != before
-    assert "mongodb://b" not in done.output + project.raw_state()
 
+def test_the_checksum_of_somebody_elses_secret_is_that_of_its_data(
+    cluster: TestCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace, said = "vaults", list[str]()
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
+    client = cluster.client
+    client.create(Namespace.from_dict({"metadata": {"name": namespace}}))
 
-def test_a_wait_that_is_too_short_for_a_rollout_without_downtime_is_refused(project: Project) -> None:
-    project.configure(values={"ingress": {"zeroDowntime": {"enabled": True}}})
-    run = project.preview()
-    assert not run.ok
-    assert "mern:release.timeout is 30 s" in run.output
-    assert "mern-client 190 s, mern-server 190 s" in run.output
-    assert "pulumi config set --path 'mern:release.timeout' 190" in run.output
-    project.configure(release={"timeout": 190})
-    assert project.preview().ok
+    def checksum() -> str:
+        values: dict[str, Any] = {"mernServer": {"existingSecret": "vault"}}
+        mern_application._put_checksum(values, namespace, api)
+        return str(values["mernServer"].get("existingSecretChecksum", ""))
+
+    assert checksum() == ""
+    [warning] = said
+    assert "Secret vault, which mern:values mernServer.existingSecret names, could not be read" in warning
+    assert warning.endswith("pods wait until it is there")
+    meta = {"name": "vault", "namespace": namespace}
+    client.create(Secret.from_dict({"metadata": meta, "stringData": {"MONGODB_URI": "mongodb://a"}}))
+    first = checksum()
+    client.patch(Secret, "vault", {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
+    assert checksum() == first != ""
+    client.patch(Secret, "vault", {"stringData": {"MONGODB_URI": "mongodb://b"}}, namespace=namespace)
+    assert checksum() not in (first, "")
+    client.delete(Namespace, namespace)

@@ -34,69 +34,64 @@ def env(project: Project) -> set[str]:
 
 
 def test_what_was_changed_by_hand_is_named_field_by_field_and_put_back_on_request(project: Project) -> None:
+    fitting = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
+    scaled = {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5}} | fitting
+    project.configure(
+        values={"mernClient": scaled}, release={"leave": ["Service/mern-server:metadata.labels.*"]}
+    )
     assert project.up().ok
-    assert drift(project.preview().output) == []
     before = env(project)
-    by_hand(project, Deployment, "mern-server", {"spec": {"replicas": 3}})
-    by_hand(project, Deployment, "mern-server", container(env=[{"name": "DEBUG", "value": URI}]))
-    by_hand(project, Service, "mern-client", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}})
-    by_hand(project, Secret, "mern-server", {"stringData": {"MONGODB_URI": "mongodb://by-hand"}})
-    project.cluster.client.delete(PodDisruptionBudget, "mern-client", namespace=project.namespace)
+    change_what_others_may(project)
+    change_what_only_the_chart_may(project)
 
     seen = project.preview()
 
-    found = "\n".join(drift(seen.output))
+    found = drift(seen.output)
+    label = r"app\.kubernetes\.io/part-of"
+    variables = r"spec\.template\.spec\.containers\[server\]\.env"
     who = r" \(by kubectl-edit, \d{4}-\d\d-\d\d \d\d:\d\d UTC\)"
-    assert re.search(r"^Deployment mern-server: spec.replicas is 3, not 2" + who, found, re.M), found
-    where = r"spec\.template\.spec\.containers\[server\]\.env"
-    assert re.search(rf"^Deployment mern-server: {where}.* is .*DEBUG.*\[value\].*, not ", found, re.M), found
-    assert re.search(
-        r"^Service mern-client: metadata.labels.app.kubernetes.io/part-of is x, not ", found, re.M
-    )
-    assert re.search(
-        r"^Secret mern-server: data.MONGODB_URI is \[secret\], not \[secret\]" + who, found, re.M
-    )
-    assert "PodDisruptionBudget mern-client is missing: it was deleted by hand" in found
+    expected = [
+        rf"Deployment mern-client: spec\.strategy\.rollingUpdate\.maxSurge is 2, not 25%{who}",
+        r"Deployment mern-server: spec\.replicas is 3, not 2" + who,
+        rf"Deployment mern-server: {variables}.* is .*DEBUG.*\[value\].*, not .*",
+        r"PodDisruptionBudget mern-client is missing: it was deleted by hand",
+        r"Secret mern-server: data\.MONGODB_URI is \[secret\], not \[secret\]" + who,
+        rf"Service mern-client: metadata\.labels\.{label} is x, not .*",
+    ]
+    assert len(found) == len(expected), found
+    for line, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
     assert URI not in seen.output
     assert "mongodb://by-hand" not in seen.output
-    assert seen.changes == set()
+    assert (seen.ok, seen.changes) == (True, set()), seen.output
 
     project.configure(release={"drift": "restore"})
-    assert "description" in project.preview(diff=True).output
-    done = project.up()
+    done = project.up("--diff")
 
     assert done.ok, done.output
+    assert "description" in done.output
+    assert drift(done.output) == found
+    assert project.get(Deployment, "mern-client").spec.strategy.rollingUpdate.maxSurge == "25%"
     assert project.get(Deployment, "mern-server").spec.replicas == 2
     assert env(project) == before
     assert project.get(PodDisruptionBudget, "mern-client")
     assert "mongodb://by-hand" not in str(project.get(Secret, "mern-server").data)
     again = project.up()
-    assert again.changes == set()
+    assert (again.ok, again.changes) == (True, set()), again.output
     assert drift(again.output) == []
 
 
-def test_what_others_own_is_no_drift(project: Project) -> None:
-    fitting = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
-    scaled = {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5}} | fitting
-    project.configure(values={"mernServer": scaled}, release={"leave": ["Deployment/mern-client:spec.repl*"]})
-    assert project.up().ok
-    by_hand(project, Deployment, "mern-server", {"spec": {"replicas": 4}})
-    by_hand(project, Deployment, "mern-client", {"spec": {"replicas": 3, "minReadySeconds": 1}})
+def change_what_others_may(project: Project) -> None:
+    """What an autoscaler owns, what the chart does not set, and what the stack leaves to others."""
+    by_hand(project, Deployment, "mern-client", {"spec": {"replicas": 4, "minReadySeconds": 1}})
     by_hand(project, Deployment, "mern-client", {"metadata": {"annotations": {"team": "web"}}})
+    by_hand(project, Service, "mern-server", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}})
 
-    assert drift(project.preview().output) == []
 
+def change_what_only_the_chart_may(project: Project) -> None:
     by_hand(project, Deployment, "mern-client", {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 2}}}})
-    project.configure(release={"drift": "restore"})
-    done = project.up()
-    assert done.ok, done.output
-    assert len(drift(done.output)) == 1
-    strategy = project.get(Deployment, "mern-client").spec.strategy
-    assert strategy.rollingUpdate.maxSurge == "25%"
-
-
-def test_drift_is_not_looked_for_where_the_stack_does_not_want_it(project: Project) -> None:
-    project.configure(release={"drift": "ignore"})
-    assert project.up().ok
-    by_hand(project, Deployment, "mern-client", {"spec": {"replicas": 3}})
-    assert drift(project.preview().output) == []
+    by_hand(project, Deployment, "mern-server", {"spec": {"replicas": 3}})
+    by_hand(project, Deployment, "mern-server", container(env=[{"name": "DEBUG", "value": URI}]))
+    by_hand(project, Service, "mern-client", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}})
+    by_hand(project, Secret, "mern-server", {"stringData": {"MONGODB_URI": "mongodb://by-hand"}})
+    project.cluster.client.delete(PodDisruptionBudget, "mern-client", namespace=project.namespace)

@@ -1,15 +1,13 @@
-"""A team's old values files, moved by the command and deployed by the engine."""
+"""A team's old values files, moved by the command and previewed by the engine."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.batch_v1 import CronJob
-from lightkube.resources.networking_v1 import Ingress
+from lightkube.resources.core_v1 import Namespace
 
 from operations.__main__ import main
-from tests.engine.conftest import Project
+from tests.engine.conftest import Project, Run
 
 BASE = """\
 mern-client:
@@ -40,7 +38,7 @@ ingress: {host: shop.example.com}
 """
 
 
-def test_old_values_files_are_moved_and_deployed(
+def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, staging = tmp_path / "values.yaml", tmp_path / "values-staging.yaml"
@@ -62,19 +60,32 @@ def test_old_values_files_are_moved_and_deployed(
         assert f"pulumi config set --secret {key} --stack {project.stack}" in said
     assert "pw-of-the-old-chart" not in said + project.config_file.read_text()
 
-    done = project.up()
-    assert done.ok, done.output
-    client, server = project.get(Deployment, "mern-client"), project.get(Deployment, "mern-server")
-    assert client.spec.replicas == 1
-    (container,) = client.spec.template.spec.containers
-    assert container.image == "registry.example/mern-client:1.10"
-    (container,) = server.spec.template.spec.containers
-    assert container.livenessProbe.httpGet.path == "/alive"
-    assert {v.name: v.value for v in container.env} == {"NODE_ENV": "production", "PORT": "5000"}
-    scaler = project.get(HorizontalPodAutoscaler, "mern-server").spec
-    assert (scaler.minReplicas, scaler.maxReplicas) == (2, 4)
-    assert scaler.metrics[0].resource.target.averageUtilization == 60
-    assert project.get(CronJob, "mern-python-script").spec.schedule == "*/30 * * * *"
-    ingress = project.get(Ingress, "mern")
-    assert ingress.spec.rules[0].host == "shop.example.com"
-    assert ingress.metadata.annotations["alb.ingress.kubernetes.io/scheme"] == "internal"
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    run = project.preview()
+    assert run.ok, run.output
+    assert "not checked" not in run.output
+    objects = created(run)
+    assert objects["Deployment", "mern-client"]["spec"]["replicas"] == 1
+    [container] = containers(objects["Deployment", "mern-client"])
+    assert container["image"] == "registry.example/mern-client:1.10"
+    [container] = containers(objects["Deployment", "mern-server"])
+    assert container["livenessProbe"]["httpGet"]["path"] == "/alive"
+    assert {v["name"]: v["value"] for v in container["env"]} == {"NODE_ENV": "production", "PORT": "5000"}
+    scaler = objects["HorizontalPodAutoscaler", "mern-server"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 4)
+    assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 60
+    assert objects["CronJob", "mern-python-script"]["spec"]["schedule"] == "*/30 * * * *"
+    ingress = objects["Ingress", "mern"]
+    assert ingress["spec"]["rules"][0]["host"] == "shop.example.com"
+    assert ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/scheme"] == "internal"
+
+
+def created(run: Run) -> dict[tuple[str, str], Any]:
+    """The objects that a preview shows as new, by kind and name."""
+    steps = [event.resource_pre_event.metadata for event in run.reported if event.resource_pre_event]
+    objects = [step.new.inputs for step in steps if step.new and step.type.startswith("helm:")]
+    return {(item["kind"], item["metadata"]["name"]): item for item in objects if item}
+
+
+def containers(deployment: Any) -> Any:
+    return deployment["spec"]["template"]["spec"]["containers"]

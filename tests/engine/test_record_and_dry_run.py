@@ -1,10 +1,13 @@
-"""What Helm has stored and what the API server says decide what a preview shows, and what is deployed."""
+"""What Helm has stored and what the API server says decide what a preview shows, and what is deployed.
 
-import base64
+What the engine has no part in is looked at in the plan alone: made in this process from the same arguments,
+with the program helm in the provider's place.
+"""
+
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +23,53 @@ from lightkube.resources.admissionregistration_v1 import (
     ValidatingWebhookConfiguration,
 )
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import ConfigMap, Namespace, ResourceQuota, Secret, Service, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, Namespace, ResourceQuota, Service, ServiceAccount
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 from pydantic import SecretStr
 
-from components.cluster import connect
-from components.release import Api, ChartRelease, ReleaseArgs, api, dry_run, plan_release
-from settings import ClusterSettings
+from components import release
+from components.release import (
+    Api,
+    ChartError,
+    ReleaseArgs,
+    ReleasePlan,
+    api,
+    chart,
+    dry_run,
+    plan_release,
+    record,
+)
+from components.release.secret_values import plain
 from tests.engine.conftest import Project, Run
+from tests.engine.faults import until
+from tests.engine.test_drift import by_hand
 
 OTHER = Path(__file__).parents[1] / "charts/other"
 PASSWORD = "made-up-password"
-
 UNREGISTERED = {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
+NOT_CHECKED = "not checked by the API server: "
+
+PROGRAM = """
+import json
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import yaml
+from pydantic import SecretStr
+
+from components.release import Api, ChartRelease, ReleaseArgs, plan_release, quiet_exit
+
+with quiet_exit():
+    given = json.loads(Path("given.json").read_text())
+    kubeconfig = Path(given["kubeconfig"]).read_text()
+    provider = kubernetes.Provider("cluster", kubeconfig=pulumi.Output.secret(kubeconfig))
+    values = {**given["values"], "password": SecretStr(given["password"])}
+    names = {"chart": "./chart", "name": "web", "namespace": given["namespace"]}
+    args = ReleaseArgs(**names, values=values, **given["options"])
+    plan = plan_release(args, provider, Api(yaml.safe_load(kubeconfig)))
+    ChartRelease("web", plan, pulumi.ResourceOptions(provider=provider))
+"""
 
 
 @dataclass(kw_only=True)
@@ -46,35 +83,84 @@ class Small:
     """More arguments of the release."""
     kubeconfig: Path
 
-    def program(self) -> None:
-        config = {"kubeconfig": str(self.kubeconfig), "context": "kwok-mern"}
-        cluster = connect(ClusterSettings.model_validate(config), None)
-        args = ReleaseArgs(
-            chart="./chart",
-            name="web",
-            namespace=self.project.namespace,
-            values={"password": SecretStr(PASSWORD), **self.values},
-            **{"timeout": 20, **self.options},
-        )
-        plan = plan_release(args, cluster.provider, cluster.api)
-        ChartRelease("web", plan, pulumi.ResourceOptions(provider=cluster.provider))
+    def run(self, command: str, *options: str) -> Run:
+        """Run a command of Pulumi."""
+        given = {
+            "kubeconfig": str(self.kubeconfig),
+            "password": PASSWORD,
+            "namespace": self.project.namespace,
+            "values": self.values,
+            "options": {"timeout": 20, **self.options},
+        }
+        (self.project.folder / "given.json").write_text(json.dumps(given))
+        return self.project.run(command, *options)
 
-    def up(self) -> Run:
-        """Deploy, and see that this changes something and leaves nothing to do."""
-        run = self.project.up()
+    def up(self, *options: str) -> Run:
+        run = self.run("up", *options)
         assert run.ok, run.output
-        assert run.changes
-        again = self.project.up()
-        assert again.changes == set(), again.output
         return run
 
-    def run_helm(self, *args: str, values: Any = None) -> None:
+    def api(self) -> Api:
+        return Api(yaml.safe_load(self.kubeconfig.read_text()))
+
+    def plan(self) -> ReleasePlan:
+        """Make the plan of a preview."""
+        values = {**self.values, "password": SecretStr(PASSWORD)}
+        args = ReleaseArgs(
+            chart="./chart", name="web", namespace=self.project.namespace, values=values, **self.options
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chart, "render", self._render)
+            patch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+            provider: Any = None
+            return plan_release(args, provider, self.api())
+
+    def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
+        manifest = self.run_helm("template", name, folder, "--include-crds", values=plain(values))
+        return [item for item in yaml.safe_load_all(manifest) if item]
+
+    def refusals(self) -> list[str]:
+        """The refusals of a preview, none where it is accepted."""
+        try:
+            self.plan()
+        except ChartError as error:
+            assert str(error).startswith("the API server refuses ")
+            return listed(str(error))
+        return []
+
+    def deploy(self) -> None:
+        """Deploy with plain Helm what this stack would: afterwards there is nothing to do."""
+        values = {**self.values, "password": PASSWORD}
+        command = ("upgrade", "--install", "web", "./chart")
+        self.run_helm(*command, "--description", self.plan().description, values=values)
+
+    def run_helm(self, *args: str, values: Any = None) -> str:
         """As somebody does it who knows nothing of Pulumi."""
-        command = [self.helm, *args, "--namespace", self.project.namespace]
-        env = self.project.cluster.env
-        given = json.dumps(values)
-        done = subprocess.run(command, env=env, input=given, capture_output=True, text=True, check=False)
+        given = () if values is None else ("-f", "-")
+        done = subprocess.run(
+            [self.helm, *args, *given, "--namespace", self.project.namespace],
+            cwd=self.project.folder,
+            env=self.project.cluster.env,
+            input=None if values is None else json.dumps(values),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def changed(self, plan: ReleasePlan) -> list[str]:
+        """The objects that a deployment of `plan` changes."""
+        there = record.newest(self.api(), "web", self.project.namespace)
+        assert there
+        kept_apart = "CustomResourceDefinition"  # Helm does not record those of a chart's folder crds
+        return [item for item in release._differing(there, plan.objects) if not item.startswith(kept_apart)]
+
+    def assert_nothing_is_left_to_do(self) -> None:
+        there, plan = record.newest(self.api(), "web", self.project.namespace), self.plan()
+        assert there
+        assert (plan.description, plan.notes, plan.drifts) == (there.description, [], [])
+        assert self.changed(plan) == []
 
     def write(self, file: str, *items: Any) -> Path:
         """Put a file with objects into the chart."""
@@ -103,10 +189,14 @@ def small(project: Project, helm: str, monkeypatch: pytest.MonkeyPatch) -> Small
     shutil.rmtree(project.folder / "chart")
     shutil.copytree(OTHER, project.folder / "chart")
     monkeypatch.chdir(project.folder)
-    small = Small(project=project, helm=helm, kubeconfig=project.cluster.kubeconfig)
-    project.program = small.program
+    project.program(PROGRAM)
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
-    return small
+    return Small(project=project, helm=helm, kubeconfig=project.cluster.kubeconfig)
+
+
+def listed(text: str) -> list[str]:
+    """The refusals in the text of one error."""
+    return [line.strip() for line in text.splitlines()[1:]]
 
 
 def refused(run: Run) -> list[str]:
@@ -115,8 +205,8 @@ def refused(run: Run) -> list[str]:
     assert {urn.split("::")[2] for urn in run.operations} <= UNREGISTERED
     assert "Traceback" not in run.output
     assert PASSWORD not in run.output
-    _, _, listed = run.output.partition("    error: the API server refuses ")
-    return [line.strip() for line in listed.partition("    error: ")[0].splitlines()[1:] if line.strip()]
+    _, _, shown = run.output.partition("    error: the API server refuses ")
+    return listed(shown.partition("\n\n")[0])
 
 
 def notes(run: Run, start: str) -> list[str]:
@@ -128,57 +218,56 @@ def notes(run: Run, start: str) -> list[str]:
 def test_what_helm_has_stored_decides_and_not_what_pulumi_remembers(small: Small) -> None:
     project = small.project
     small.up()
-    small.values["replicas"] = 2
-    assert project.preview().object_changes == {
-        ("update", "Deployment web"),
-        ("update", "ConfigMap web-hook"),
-    }
-    small.up()
 
     # Somebody upgrades.
-    mine = {"password": PASSWORD, **small.values}
-    small.run_helm(
-        *("upgrade", "web", str(project.folder / "chart"), "-f", "-"),
-        values={**mine, "settings": {"greeting": "bye"}},
-    )
-    preview = project.preview()
+    others = {"password": PASSWORD, "replicas": 2, "settings": {"greeting": "bye"}}
+    small.run_helm("upgrade", "web", "./chart", values=others)
+    preview = small.run("preview")
     assert preview.changes == {("update", "Release web")}
     [note] = notes(preview, "revision ")
-    assert note.startswith("revision 3, made outside this stack on 20")
+    assert note.startswith("revision 2, made outside this stack on 20")
     assert note.endswith(
-        "is deployed (Upgrade complete) and will be replaced. What differs from this stack's: ConfigMap web"
+        "is deployed (Upgrade complete) and will be replaced. "
+        "What differs from this stack's: ConfigMap web, Deployment web"
     )
     small.up()
     assert project.get(ConfigMap, "web").data == {"greeting": "hello"}
+    assert small.deployment().replicas == 1
+    small.assert_nothing_is_left_to_do()
 
     # Somebody rolls back.
-    small.run_helm("rollback", "web", "1")
-    assert small.deployment().replicas == 1
-    preview = project.preview()
-    assert preview.changes == {("update", "Release web")}
-    [note] = notes(preview, "revision 5, made outside this stack or after a failed deployment on 20")
-    assert note.endswith(
-        "is deployed (Rollback to 1) and will be replaced. What differs from this stack's: Deployment web"
-    )
-    small.up()
+    small.run_helm("rollback", "web", "2")
     assert small.deployment().replicas == 2
+    [note] = small.plan().notes
+    assert note.startswith("revision 4, made outside this stack or after a failed deployment on 20")
+    assert note.endswith(
+        "is deployed (Rollback to 2) and will be replaced. "
+        "What differs from this stack's: ConfigMap web, Deployment web"
+    )
 
-    # An edited template cannot be deployed, Helm rolls back, and Pulumi takes Helm's record for what
-    # it wants.
+    # An edited template cannot be deployed: what ran before serves, and a preview still says what is missing.
     small.options["timeout"] = 4
     project.edit("templates/web.yaml", "{{ .Values.cpu }}", '"1000"')
-    failed = project.up()
+    failed = small.run("up")
     assert not failed.ok
     assert "Insufficient cpu" in failed.output
-    assert project.refresh().ok
-    preview = project.preview()
-    assert ("update", "Release web") in preview.changes
-    assert notes(preview, "revision 8, made outside this stack or after a failed deployment on 20")
+    assert project.get(Deployment, "web").status.availableReplicas == 2
+    preview = small.run("preview")
+    assert preview.object_changes == {("update", "Deployment web")}, preview.output
+
+    # Pulumi takes Helm's record of that for what it wants.
     project.edit("templates/web.yaml", '"1000"', '"20m"')
     small.options["timeout"] = 20
-    small.up()
-    container = small.deployment().template.spec.containers[0]
-    assert container.resources.requests == {"cpu": "20m"}
+    small.values["replicas"] = 3
+    run = small.up("--refresh")
+    assert ("update", "Release web") in run.changes
+    assert run.object_changes == {("update", "Deployment web"), ("update", "ConfigMap web-hook")}
+    assert notes(run, "revision 6, made outside this stack or after a failed deployment on 20")
+    assert small.deployment().template.spec.containers[0].resources.requests == {"cpu": "20m"}
+    assert small.deployment().replicas == 3
+    assert project.get(ConfigMap, "web").data == {"greeting": "hello"}
+    again = small.up()
+    assert again.changes == set(), again.output
 
 
 def may_do(small: Small, rules: list[dict[str, Any]], resources: ExitStack) -> Path:
@@ -202,7 +291,7 @@ def may_do(small: Small, rules: list[dict[str, Any]], resources: ExitStack) -> P
 
 
 def test_what_somebody_may_not_read_or_ask_is_a_line_and_no_refusal(small: Small) -> None:
-    small.up()
+    small.deploy()
     # Without Helm's record, this would look as if two strategies were wanted at once.
     small.values["strategy"] = "Recreate"
     everything = {"apiGroups": ["*"], "verbs": ["*"]}
@@ -213,28 +302,26 @@ def test_what_somebody_may_not_read_or_ask_is_a_line_and_no_refusal(small: Small
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["web"], "verbs": ["get"]},
     ]
     one_secret = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]}]
-    start = "not checked by the API server: "
     stored = "what Helm has stored was not checked: secrets is forbidden"
+    compared = "not compared with the cluster: "
     permitted = "not permitted to ask (user system:serviceaccount:"
-    for rules, has_record, unchecked in (
-        (no_secrets, False, "4 of 5 objects: what Helm has stored of it could not be read"),
-        (one_secret, True, f"1 of 5 objects: {permitted}"),
-        ([], False, f"4 of 5 objects: {permitted}"),
+    for rules, first, last in (
+        (no_secrets, stored, "4 of 5 objects: what Helm has stored of it could not be read"),
+        (one_secret, compared, f"1 of 5 objects: {permitted}"),
+        ([], stored, f"4 of 5 objects: {permitted}"),
     ):
         with ExitStack() as resources:
             small.kubeconfig = may_do(small, rules, resources)
-            preview = small.project.preview()
-        assert preview.ok, preview.output
-        assert len(notes(preview, stored)) == (0 if has_record else 1)
-        [note] = notes(preview, start)
-        assert note.startswith(start + unchecked)
-        assert preview.object_changes == {("update", "Deployment web")}
+            *others, note = small.plan().notes
+        assert all(each.startswith(first) for each in others), others
+        assert others == others[:1] or first == compared
+        assert note.startswith(NOT_CHECKED + last)
 
 
 def test_all_refusals_of_the_api_server_come_together_and_before_anything_is_registered(
     small: Small,
 ) -> None:
-    project, namespace = small.project, small.project.namespace
+    namespace = small.project.namespace
     policy = {
         "metadata": {"name": namespace},
         "spec": {
@@ -270,38 +357,34 @@ def test_all_refusals_of_the_api_server_come_together_and_before_anything_is_reg
         resources.enter_context(small.having(ResourceQuota, quota))
         unknown = small.write("templates/gadget.yaml", gadget)
         small.values["strategy"] = "Sometimes"
-        until(lambda: len(refused(project.preview())) == 4)
-        for run in (project.preview(), project.up()):
-            texts = refused(run)
-            assert [text.partition(": ")[0] for text in texts] == [
-                "ConfigMap web",
-                "Deployment web",
-                "Gadget web",
-                "Service web",
-            ]
-            assert texts[0].startswith("ConfigMap web: ValidatingAdmissionPolicy")
-            assert texts[0].endswith("denied request: we do not greet")
-            assert "spec.strategy" in texts[1]
-            assert "the API server knows no Gadget in nosuch.example/v1" in texts[2]
-            assert "exceeded quota: few, requested: count/services=1, used: count/services=0" in texts[3]
+        until(lambda: len(small.refusals()) == 4)
+        texts = refused(small.run("up"))
+        assert texts == small.refusals()
+        assert [text.partition(": ")[0] for text in texts] == [
+            "ConfigMap web",
+            "Deployment web",
+            "Gadget web",
+            "Service web",
+        ]
+        assert texts[0].startswith("ConfigMap web: ValidatingAdmissionPolicy")
+        assert texts[0].endswith("denied request: we do not greet")
+        assert "spec.strategy" in texts[1]
+        assert "the API server knows no Gadget in nosuch.example/v1" in texts[2]
+        assert "exceeded quota: few, requested: count/services=1, used: count/services=0" in texts[3]
     unknown.unlink()
     small.values.clear()
-    small.up()
+    until(lambda: not small.refusals())
+    small.deploy()
+    small.assert_nothing_is_left_to_do()
 
     small.values = {"tier": "back", "servicePort": 99999}
-    texts = refused(project.preview())
-    assert texts == [
+    assert small.refusals() == [
         "Deployment web: spec.selector: is immutable. Keep the selector, or delete the object first and "
         f"leave its pods running: kubectl delete deployment web -n {namespace} --cascade=orphan",
         "Service web: spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive",
     ]
     small.options["dry_run"] = False
-    assert project.preview().ok
-
-
-def until(condition: Callable[[], bool], times: int = 5) -> None:
-    """Until what was just created is in force."""
-    assert any(condition() for _ in range(times))
+    assert not small.plan().notes
 
 
 UPGRADES: dict[str, Any] = {
@@ -314,17 +397,15 @@ UPGRADES: dict[str, Any] = {
 
 
 def test_upgrades_that_helm_can_do_are_accepted_and_done(small: Small) -> None:
-    project = small.project
-    small.up()
+    small.deploy()
     for key, value in UPGRADES.items():
         small.values = {key: value}
-        preview = project.preview()
-        assert preview.ok, preview.output
-        assert not notes(preview, "not checked")
-        kind = "Service" if key == "servicePort" else "Deployment"
-        assert preview.object_changes == {("update", f"{kind} web")}
+        plan = small.plan()
+        assert plan.notes == []
+        assert small.changed(plan) == ["Service web" if key == "servicePort" else "Deployment web"]
     small.values = dict(UPGRADES)
-    small.up()
+    small.deploy()
+    small.assert_nothing_is_left_to_do()
     spec = small.deployment()
     container = spec.template.spec.containers[0]
     assert container.env[0].valueFrom.secretKeyRef.key == "password"
@@ -333,22 +414,27 @@ def test_upgrades_that_helm_can_do_are_accepted_and_done(small: Small) -> None:
     assert container.readinessProbe.httpGet is None
     assert (spec.strategy.type, spec.strategy.rollingUpdate) == ("Recreate", None)
     assert [port.containerPort for port in container.ports] == [8080]
-    assert [port.port for port in project.get(Service, "web").spec.ports] == [8080]
+    assert [port.port for port in small.project.get(Service, "web").spec.ports] == [8080]
 
 
-def test_what_cannot_be_checked_is_one_line_and_no_refusal(small: Small) -> None:
-    project, namespace = small.project, small.project.namespace
-    start = "not checked by the API server: "
-
+def test_a_cluster_that_does_not_answer_is_one_line_of_a_preview(small: Small) -> None:
     config = yaml.safe_load(small.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
-    small.kubeconfig = project.folder / "kubeconfig"
+    small.kubeconfig = small.project.folder / "kubeconfig"
     small.kubeconfig.write_text(yaml.safe_dump(config))
-    preview = project.preview()
+    preview = small.run("preview")
     assert preview.ok, preview.output
-    assert notes(preview, "nothing was checked in the cluster: ") and not notes(preview, start)
-    small.kubeconfig = project.cluster.kubeconfig
+    assert len(notes(preview, "nothing was checked in the cluster: ")) == 1
+    assert not notes(preview, NOT_CHECKED)
 
+
+def test_before_its_namespace_is_there_a_preview_says_so_in_one_line(small: Small) -> None:
+    small.project.namespace = "not-there"
+    assert small.plan().notes == [f"{NOT_CHECKED}4 of 5 objects: its namespace is not there yet"]
+
+
+def test_a_webhook_that_does_not_answer_is_one_line_and_no_refusal(small: Small) -> None:
+    namespace = small.project.namespace
     webhook = {
         "name": "dead.example.org",
         "clientConfig": {"service": {"name": "dead", "namespace": namespace}},
@@ -368,11 +454,35 @@ def test_what_cannot_be_checked_is_one_line_and_no_refusal(small: Small) -> None
     }
     dead = {"metadata": {"name": namespace}, "webhooks": [webhook]}
     with small.having(ValidatingWebhookConfiguration, dead):
-        until(lambda: bool(notes(project.preview(), start)))
-        preview = project.preview()
-        assert preview.ok, preview.output
-        [note] = notes(preview, start)
-        assert note.startswith(f"{start}2 of 5 objects: Internal error occurred: failed calling webhook")
+        until(lambda: bool(small.plan().notes))
+        [note] = small.plan().notes
+    assert note.startswith(f"{NOT_CHECKED}2 of 5 objects: Internal error occurred: failed calling webhook")
+
+
+def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with_the_kinds_of_the_chart(
+    small: Small,
+) -> None:
+    project, namespace = small.project, small.project.namespace
+    client = project.cluster.client
+    labels = {"app": "web", "tier": "front"}
+    pod = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "web", "image": "old.invalid/web:0.9"}]},
+    }
+    spec = {"selector": {"matchLabels": labels}, "template": pod}
+    mine = {"metadata": {"name": "web", "namespace": namespace}, "spec": spec}
+    client.create(Deployment.from_dict(mine))
+    small.values["strategy"] = "Recreate"
+    [text] = small.refusals()
+    assert text.startswith(
+        "Deployment web: exists already and does not belong to this release: delete it, or"
+    )
+    given = {"meta.helm.sh/release-name": "web", "meta.helm.sh/release-namespace": namespace}
+    client.patch(Deployment, "web", {"metadata": {"annotations": given}}, namespace=namespace)
+    assert len(small.refusals()) == 1
+    label = {"app.kubernetes.io/managed-by": "Helm"}
+    client.patch(Deployment, "web", {"metadata": {"labels": label}}, namespace=namespace)
+    assert small.plan().notes == []
 
     # A kind that the chart itself brings.
     names = {"plural": "widgets", "singular": "widget", "kind": "Widget"}
@@ -387,87 +497,29 @@ def test_what_cannot_be_checked_is_one_line_and_no_refusal(small: Small) -> None
     small.write("crds/widgets.yaml", crd)
     widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "web"}, "size": 1}
     file = small.write("templates/widget.yaml", widget)
-    preview = project.preview()
-    assert preview.ok, preview.output
-    assert notes(preview, start) == [f"{start}1 of 7 objects: its kind comes with this very chart"]
-    client = project.cluster.client
+    assert small.plan().notes == [f"{NOT_CHECKED}1 of 7 objects: its kind comes with this very chart"]
     try:
         small.up()
+        assert small.deployment().template.spec.containers[0].image == "registry.invalid/web:1.0.0"
+        assert small.deployment().strategy.type == "Recreate"
         kind = create_namespaced_resource("example.org", "v1", "Widget", "widgets")
         assert project.get(kind, "web")["size"] == 1
+        small.assert_nothing_is_left_to_do()
         file.write_text(file.read_text().replace("size: 1", "size: 2"))
-        preview = project.preview()
-        assert preview.object_changes == {("update", "Widget web")}
-        assert not notes(preview, start)
+        plan = small.plan()
+        assert plan.notes == []
+        assert small.changed(plan) == ["Widget web"]
     finally:
         crds = "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
         client.delete(create_global_resource(*crds), "widgets.example.org")
 
 
-def test_before_its_namespace_is_there_a_preview_says_so_in_one_line(project: Project) -> None:
-    preview = project.preview()
-    assert preview.ok, preview.output
-    [note] = notes(preview, "not checked by the API server: ")
-    count = len(preview.object_changes)
-    assert note.endswith(f"{count} of {count} objects: its namespace is not there yet")
-
-
-def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over(small: Small) -> None:
-    project, namespace = small.project, small.project.namespace
-    client = project.cluster.client
-    labels = {"app": "web", "tier": "front"}
-    pod = {
-        "metadata": {"labels": labels},
-        "spec": {"containers": [{"name": "web", "image": "old.invalid/web"}]},
-    }
-    spec = {"selector": {"matchLabels": labels}, "template": pod}
-    mine = {"metadata": {"name": "web", "namespace": namespace}, "spec": spec}
-    client.create(Deployment.from_dict(mine))
-    small.values["strategy"] = "Recreate"
-    [text] = refused(project.preview())
-    assert text.startswith(
-        "Deployment web: exists already and does not belong to this release: delete it, or"
-    )
-
-    given = {"meta.helm.sh/release-name": "web", "meta.helm.sh/release-namespace": namespace}
-    client.patch(Deployment, "web", {"metadata": {"annotations": given}}, namespace=namespace)
-    assert len(refused(project.preview())) == 1
-    label = {"app.kubernetes.io/managed-by": "Helm"}
-    client.patch(Deployment, "web", {"metadata": {"labels": label}}, namespace=namespace)
-    preview = project.preview()
-    assert preview.ok, preview.output
-    assert not notes(preview, "not checked")
-    small.up()
-    assert small.deployment().template.spec.containers[0].image == "registry.invalid/web:1.0.0"
-    assert small.deployment().strategy.type == "Recreate"
-
-
-def test_a_new_version_of_the_chart_shows_no_object_and_a_rotated_secret_just_what_restarts(
-    project: Project,
-) -> None:
-    first = project.up()
-    assert first.ok, first.output
-    project.edit("Chart.yaml", "version: 0.1.0", "version: 0.2.0")
-    project.edit("Chart.yaml", 'appVersion: "1.0.0"', 'appVersion: "2.0.0"')
-    preview = project.preview()
-    assert preview.object_changes == set()
-    assert ("update", "Release mern") in preview.changes
-    project.set_secret("mern:awsSecretAccessKey", "rotated-access-key")
-    preview = project.preview(diff=True)
-    assert preview.object_changes == {("update", "Secret mern-python-script")}
-    project.set_secret("mern:mongodbUri", "mongodb://rotated.invalid/mern")
-    preview = project.preview(diff=True)
-    assert preview.object_changes == {
-        ("update", "Secret mern-python-script"),
-        ("update", "Secret mern-server"),
-        ("update", "Deployment mern-server"),
-    }
-    assert "rotated" not in preview.output
-    run = project.up()
-    assert run.object_changes == preview.object_changes
-    assert project.up().changes == set()
-    held = project.get(Secret, "mern-python-script").data
-    assert base64.b64decode(held["AWS_SECRET_ACCESS_KEY"]) == b"rotated-access-key"
+def test_drift_is_not_looked_for_where_the_stack_does_not_want_it(small: Small) -> None:
+    small.deploy()
+    by_hand(small.project, Deployment, "web", {"spec": {"replicas": 3}})
+    assert [drift.item["kind"] for drift in small.plan().drifts] == ["Deployment"]
+    small.options["drift"] = "ignore"
+    assert small.plan().drifts == []
 
 
 class Answers(Api):
