@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +87,7 @@ class Project:
     """What the first command encrypts into the stack file."""
     env: dict[str, str] = field(default_factory=dict)
     """More variables for each command."""
+    _made: bool = False
 
     @property
     def config_file(self) -> Path:
@@ -123,9 +123,11 @@ class Project:
         """Run `text` before this project's program, in its process."""
         self.program(f"{text}\n\n{(PROJECT / '__main__.py').read_text()}")
 
-    @cached_property
-    def _made(self) -> bool:
-        """The stack is in the backend, and its secrets are in its file."""
+    def make(self) -> None:
+        """Have the stack in the backend, and its secrets in its file."""
+        if self._made:
+            return
+        self._made = True
         ENGINE.pulumi("stack", "init", self.stack, cwd=self.folder)
         for key in MADE_UP_SECRETS.keys() - self.secrets.keys():
             config = yaml.safe_load(self.config_file.read_text())
@@ -134,7 +136,6 @@ class Project:
         for key, value in self.secrets.items():
             if MADE_UP_SECRETS.get(key) != value:
                 self.set_secret(key, value)
-        return True
 
     def set_secret(self, key: str, value: str) -> None:
         """As `pulumi config set --secret` does."""
@@ -148,7 +149,7 @@ class Project:
 
     def command(self, command: str, *options: str) -> list[str]:
         """A command of Pulumi, as one types it."""
-        assert self._made
+        self.make()
         given = [str(ENGINE.tools / "pulumi"), command, "--stack", self.stack, "--non-interactive", *options]
         return given if command == "preview" else [*given, "--yes", "--skip-preview"]
 
@@ -266,9 +267,7 @@ def share_program(folder: Path) -> None:
 
 
 @pytest.fixture
-def project(
-    request: pytest.FixtureRequest, cluster: TestCluster, stack_file: Path
-) -> Iterator[Project]:
+def project(request: pytest.FixtureRequest, cluster: TestCluster, stack_file: Path) -> Iterator[Project]:
     """A project in a namespace of its own, deployed nowhere yet."""
     slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
     project = new_project(slug, cluster, stack_file)
