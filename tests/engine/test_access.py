@@ -15,9 +15,8 @@ from components import preflight
 from components.release.api import Api, ApiError
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project, Run
-from tests.engine.faults import FITTING, TOO_BIG, status, until
+from tests.engine.faults import FITTING, TOO_BIG, progress, status, until
 from tests.engine.test_drift import by_hand
-from tests.engine.test_rollout import progress
 
 # Every kind that the chart has.
 ALL_KINDS = {

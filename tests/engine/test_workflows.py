@@ -23,10 +23,10 @@ from operations.engine import SECRET_KEY
 from sandbox.engine import PROJECT, Engine
 from sandbox.tools import PULUMI, prepare
 from tests import github_api
+from tests.canary import PARTS, seen
 from tests.conftest import FOLDER
 from tests.engine.conftest import ENGINE, Project, share_program
 from tests.engine.faults import FITTING, TOO_BIG, family, status, until
-from tests.engine.test_nothing_secret_in_the_open import PARTS, seen
 from tests.github_api import FakeGitHub
 from tests.workflow import Runner, load
 
@@ -104,7 +104,7 @@ def test_the_workflows_deploy_look_for_drift_preview_and_go_on_after_failures(
 ) -> None:
     project.secrets = dict(PARTS)
     project.configure(imageTag=None)
-    project.command("up")  # has the stack made
+    project.make()
     repository = Repository(project=project, github=github, folder=tmp_path)
 
     runners = [
