@@ -119,6 +119,7 @@ class Engine:
                 # By standard input: an argument could be read in the list of processes.
                 self.pulumi("config", "set", "--secret", key, "--stack", name, cwd=draft, given=value)
             shutil.move(draft / file.name, file)
+            shutil.rmtree(draft)
         self.break_stale_lock(name)
         self.pulumi("stack", "select", "--create", name, cwd=project)
 
