@@ -4,6 +4,7 @@ real ones, started by kwokctl; kwok plays the nodes, whose pods become ready but
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -240,19 +241,25 @@ def without_proxy() -> dict[str, str]:
 def _ports(kubeconfig: str) -> dict[str, int]:
     """Return a free port for each option of kwokctl; the API server's is that of `kubeconfig` where nobody
     has taken it, so that whoever knows its address finds it there again."""
-    ports = {}
-    with contextlib.ExitStack() as taken:
-        for option in PORTS:
-            probe = taken.enter_context(socket.socket())
-            # As the servers do; else the last connections of a stopped one would be in the way.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            known = re.search(r"server: https://127\.0\.0\.1:(\d+)", kubeconfig)
-            try:
-                probe.bind(("127.0.0.1", int(known[1]) if known and option == PORTS[0] else 0))
-            except OSError:
-                probe.bind(("127.0.0.1", 0))
-            ports[option] = probe.getsockname()[1]
+    # Below those that systems give to outgoing connections, which come and go.
+    candidates = iter(random.sample(range(20000, 32768), 2000))
+    known = re.search(r"server: https://127\.0\.0\.1:(\d+)", kubeconfig)
+    ports = {PORTS[0]: int(known[1])} if known and _is_free(int(known[1])) else {}
+    for option in PORTS:
+        if option not in ports:
+            ports[option] = next(port for port in candidates if port not in ports.values() and _is_free(port))
     return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do; else the last connections of a stopped one would be in the way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def stop_all(sandbox_folder: Path) -> int:

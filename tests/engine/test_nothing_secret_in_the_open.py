@@ -33,7 +33,7 @@ def of_all(cluster: TestCluster, stack_file: Path) -> Iterator[Project]:
     project.secrets = dict(PARTS)
     cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     project.configure(namespace={"mode": "existing"}, release={"timeout": 20})
-    project.command("preview")  # encrypts them
+    project.make()
     yield project
     cluster.client.delete(Namespace, project.namespace)
 

@@ -103,10 +103,14 @@ NOTHING_OF_THE_USERS = {
 
 
 @contextmanager
-def aws_in_this_process() -> Iterator[str]:
-    """An empty account for the boto3 of this process, and credentials for it in the environment; its id."""
+def aws_in_this_process(patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty account for the boto3 of this process, and credentials for it in the environment; its id.
+
+    Args:
+        patch: the test's own, so that what both change is put back in the right order.
+    """
     keys = {key.upper(): value for key, value in ANYBODY.items()}
-    with pytest.MonkeyPatch.context() as patch, mock_aws(config={"core": {"mock_credentials": False}}):
+    with mock_aws(config={"core": {"mock_credentials": False}}):
         for key in (
             "AWS_PROFILE",
             "AWS_ENDPOINT_URL",
@@ -165,6 +169,7 @@ def aws_server() -> Iterator[AwsServer]:
             calls.append(Call(get_account_id_from(key[1]), key[2], what))
         return application(environ, start_response)
 
+    moto_api_backend.reset()  # tests in this process may have used it
     server = make_server("127.0.0.1", 0, recorded, threaded=True, request_handler=Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

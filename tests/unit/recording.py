@@ -104,6 +104,7 @@ def run(
         asyncio.set_event_loop(loop)  # before set_mocks, which makes futures
         monitor = _Monitor(recording, answers or {})
         mocks.set_mocks(monitor.mocks, project="mern", stack=stack, preview=False, monitor=monitor)
+        settings.SETTINGS.outputs.clear()  # those of a run that failed, whose loop is closed
         settings.set_root_resource(None)  # run_in_stack makes one, as in a real run
         set_all_config(dict(config or {}), list(secret_keys))
         try:

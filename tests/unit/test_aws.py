@@ -18,8 +18,8 @@ TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"
 
 
 @pytest.fixture
-def account() -> Iterator[str]:
-    with aws_in_this_process() as id:
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with aws_in_this_process(monkeypatch) as id:
         yield id
 
 

@@ -30,8 +30,8 @@ DESCRIBED = {
 
 
 @pytest.fixture(autouse=True)
-def account() -> Iterator[str]:
-    with aws_in_this_process() as id:
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with aws_in_this_process(monkeypatch) as id:
         yield id
 
 

@@ -44,9 +44,9 @@ def fake() -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture
-def locks() -> Iterator[Locks]:
+def locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Locks]:
     """Puts two locks on S3; gives those that are there."""
-    with aws_in_this_process():
+    with aws_in_this_process(monkeypatch):
         s3 = boto3.client("s3", region_name="eu-central-1")
         place = {"LocationConstraint": "eu-central-1"}
         s3.create_bucket(Bucket="state-bucket", CreateBucketConfiguration=place)

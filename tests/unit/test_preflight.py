@@ -58,8 +58,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def account() -> Iterator[str]:
-    with aws_in_this_process() as id:
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with aws_in_this_process(monkeypatch) as id:
         boto3.client("eks", region_name=REGION).create_cluster(
             name="shop", roleArn=f"arn:aws:iam::{id}:role/cluster", resourcesVpcConfig={"subnetIds": []}
         )
