@@ -11,7 +11,16 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster import Cluster, EksCluster
-from components.release import Api, ApiError, ChartRelease, ReleaseArgs, ReleasePlan, plan_release, record
+from components.release import (
+    Api,
+    ApiError,
+    ChartRelease,
+    ReleaseArgs,
+    ReleasePlan,
+    adoption,
+    plan_release,
+    record,
+)
 from components.release.api import Object
 from components.service_account_role import (
     ROLE_ANNOTATION,
@@ -162,7 +171,7 @@ def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
 def _serving(api: Api, namespace: str) -> record.Record | None:
     """The revision that serves: not one that failed, or was left pending."""
     newest = record.newest(api, RELEASE, namespace)
-    return record.basis(api, newest) if newest else None
+    return adoption.with_values(api, record.basis(api, newest)) if newest else None
 
 
 def _put_checksum(values: dict[str, Any], namespace: str, api: Api) -> None:

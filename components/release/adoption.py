@@ -8,6 +8,7 @@ the values. The revision before it stays as it was, for `helm rollback` too.
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,22 @@ from components.release.record import Record
 from components.release.secret_values import plain
 
 DESCRIPTION = "Taken over by Pulumi: the objects of revision {revision}, without its values"
+ORIGIN = re.compile(r"(?:Taken over by Pulumi: the objects of revision|Rollback to) (\d+)")
 POLICY = "helm.sh/resource-policy"
 AT_MOST = 8  # fields of one object that are named
+
+
+def with_values(api: Api, found: Record) -> Record:
+    """The revision that holds the values of `found`: that itself, or the one that was taken over.
+
+    Raises: as `record.newest`.
+    """
+    while origin := ORIGIN.match(found.description):
+        earlier = record.revision(api, found.name, found.namespace, int(origin[1]))
+        if earlier is None or earlier.revision >= found.revision:
+            break
+        found = earlier
+    return found
 
 
 def secrets_in(found: Record) -> list[str]:

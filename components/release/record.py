@@ -91,6 +91,19 @@ def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | No
         raise
 
 
+def revision(api: Api, name: str, namespace: str, number: int) -> Record | None:
+    """Revision `number` of release `name`, None where Helm no longer keeps it.
+
+    Raises: as `newest`.
+    """
+    try:
+        return _decode(api.get(_path(name, namespace, number)))
+    except ApiError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
 def history(api: Api, name: str, namespace: str) -> list[Record]:
     """Every revision of release `name` that Helm still keeps, the newest last.
 

@@ -30,12 +30,12 @@ def namespace(client: Client, name: str, labels: dict[str, str] | None = None) -
 
 @pytest.fixture(scope="module")
 def api(cluster: Cluster) -> Iterator[Client]:
-    client = Client(config=KubeConfig.from_file(str(cluster.kubeconfig)))
-    namespace(client, NAMESPACE)
-    namespace(client, RESTRICTED, {"pod-security.kubernetes.io/enforce": "restricted"})
-    yield client
-    client.delete(Namespace, NAMESPACE)
-    client.delete(Namespace, RESTRICTED)
+    with Client(config=KubeConfig.from_file(str(cluster.kubeconfig))) as client:
+        namespace(client, NAMESPACE)
+        namespace(client, RESTRICTED, {"pod-security.kubernetes.io/enforce": "restricted"})
+        yield client
+        client.delete(Namespace, NAMESPACE)
+        client.delete(Namespace, RESTRICTED)
 
 
 def ask(api: Client, found: Object) -> None:

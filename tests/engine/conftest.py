@@ -42,7 +42,9 @@ class Run:
 
     @property
     def changes(self) -> set[Change]:
-        """What is not the same as before: Kubernetes objects by kind and name, others by type."""
+        """What is not the same as before: Kubernetes objects by kind and name, others by type. Of a run that
+        failed this would prove nothing."""
+        assert self.ok, self.output
         return {(op, _label(urn)) for urn, op in self.operations.items() if op != "same"}
 
     @property

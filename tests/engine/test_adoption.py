@@ -119,7 +119,6 @@ def take_over_and_upgrade(project: Project) -> None:
     names = {item.metadata.name for item in project.list(ConfigMap)}
     assert "kept" in names
     assert "legacy" not in names
-    project.configure(values={"mernServer": {"image": {"tag": "0.9"}}})  # the same, now written down
     again = project.preview()
     assert (again.ok, again.changes) == (True, set()), again.output
     for text in (run.output, run.events, again.output, project.raw_state()):
