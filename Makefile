@@ -68,11 +68,11 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: requirements.txt | $(VENV)/bin/python
-	@echo "Installing the Python packages of $< into $(VENV) …"
+	@echo "Installing the Python packages of $< into $(VENV) …" >&2
 	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/dev: requirements-dev.txt | $(VENV)/bin/python
-	@echo "Installing the Python packages of $< into $(VENV) …"
+	@echo "Installing the Python packages of $< into $(VENV) …" >&2
 	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@ $(VENV)/run

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
 from sandbox.tools import CHECKS, ETCD, HELM, KUBERNETES, KWOK, locked, prepare
+
+# A machine with other work is no fault of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # Each worker of pytest-xdist has a control plane and an engine of its own.
 FOLDER = PROJECT / f".sandbox/test{os.environ.get('PYTEST_XDIST_WORKER', '')}"

@@ -147,7 +147,9 @@ class Project:
     def environment(self) -> dict[str, str]:
         """The variables of each command."""
         debug = {"PULUMI_DEBUG_COMMANDS": "true"}  # for --event-log, as the Automation API has it
-        return {**os.environ, **ENGINE.environment(), **debug, **self.env}
+        # The provider leaves a copy of the kube config in the temporary folder, in each run.
+        temporary = {"TMPDIR": str(self.folder)}
+        return {**temporary, **os.environ, **ENGINE.environment(), **debug, **self.env}
 
     def command(self, command: str, *options: str) -> list[str]:
         """A command of Pulumi, as one types it."""
