@@ -73,7 +73,7 @@ KUBERNETES = Group(
         name: f"k8s.io/kubernetes/cmd/{name}"
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     },
-    minutes=3,
+    minutes=6,
     ldflags="-X k8s.io/component-base/version.gitVersion=v{version}"
     " -X k8s.io/component-base/version.gitMajor={major}"
     " -X k8s.io/component-base/version.gitMinor={minor}",
@@ -93,7 +93,7 @@ PULUMI = Group(
         "pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         "pulumi-language-python": "./pulumi-language-python",
     },
-    minutes=3.2,
+    minutes=3.5,
     version_args=("version",),
     newer_fits=True,
     ldflags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={version}",

@@ -118,10 +118,11 @@ def having(project: Project, kind: Any, spec: dict[str, Any]) -> Iterator[None]:
 
 
 def ready(project: Project) -> dict[str, str]:
-    """The pods that serve: id to node."""
+    """The pods that serve, none of the script's hourly run: id to node."""
     return {
         pod.metadata.uid: pod.spec.nodeName
         for pod in project.list(Pod)
+        if not any(owner.kind == "Job" for owner in pod.metadata.ownerReferences or [])
         if any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
     }
 
