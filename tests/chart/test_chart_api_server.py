@@ -28,7 +28,7 @@ def namespace(client: Client, name: str, labels: dict[str, str] | None = None) -
     client.apply(Namespace(metadata=metadata), field_manager="tests")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def api(cluster: Cluster) -> Iterator[Client]:
     with Client(config=KubeConfig.from_file(str(cluster.kubeconfig))) as client:
         namespace(client, NAMESPACE)

@@ -10,7 +10,7 @@ from sandbox.tools import PULUMI, prepare
 from tests.bad_input import DOC, HIDDEN, Case, document, sections
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def found(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Case]]:
     prepare(tools, [PULUMI])
     return sections(tmp_path_factory.mktemp("bad-input") / "sandbox", tools)

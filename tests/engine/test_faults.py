@@ -79,7 +79,7 @@ class Shop:
         return f":1.0.{self.version}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def shop(cluster: TestCluster, stack_file: Path) -> Iterator[Shop]:
     shop = Shop(cluster, stack_file)
     yield shop

@@ -26,7 +26,7 @@ from tests.engine.conftest import Project, Run, new_project
 from tests.engine.faults import below_the_refusal, configured, noise, patched
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def of_all(cluster: TestCluster, stack_file: Path) -> Iterator[Project]:
     """A project with the canary as its credentials, in a namespace that is there."""
     project = new_project("canary", cluster, stack_file)

@@ -75,7 +75,7 @@ def repository(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def token(cluster: TestCluster) -> str:
     """A token that may do everything in the cluster, as that of whoever deploys to EKS."""
     api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
