@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from sandbox.control_plane import ControlPlane, stop_all
+from sandbox.engine import PROJECT, Engine
 from sandbox.tools import ETCD, KUBERNETES, KWOK, SandboxError, locked, prepare
 
 STACK = "local"
-PROJECT = Path(__file__).parent.parent
 CONFIG = PROJECT / f"Pulumi.{STACK}.yaml"
 
 
@@ -27,8 +26,6 @@ class Sandbox:
     """The sandbox of this clone, with all it keeps in `.sandbox`."""
 
     def __init__(self) -> None:
-        from sandbox.engine import Engine
-
         self.folder = PROJECT / ".sandbox"
         self.engine = Engine(folder=self.folder)
         self.control_plane = ControlPlane(folder=self.folder, tools=self.engine.tools)

@@ -85,8 +85,9 @@ class Engine:
         if not self.passphrase.exists():
             self.passphrase.touch(mode=0o600)
             self.passphrase.write_text(secrets.token_urlsafe(32))
-        plugin, version, where = _provider(self)
-        self.put_plugin("kubernetes", _wanted_version("kubernetes"), plugin)
+        wanted = _wanted_version("kubernetes")
+        plugin, version, where = _provider(self, wanted)
+        self.put_plugin("kubernetes", wanted, plugin)
         return f"Kubernetes provider {version} ({where})"
 
     def put_plugin(self, name: str, version: str, program: Path) -> None:
@@ -95,16 +96,12 @@ class Engine:
         slot.mkdir(parents=True, exist_ok=True)
         link(slot / f"pulumi-resource-{name}", program)
 
-    def has_stack(self, name: str) -> bool:
-        """Whether the backend has the stack `name` of this project."""
-        return (self.folder / f"state/.pulumi/stacks/mern/{name}.json").exists()
-
     def make_local_stack(self, name: str, project: Path = PROJECT) -> None:
         """Have the stack `name` selected, and its file in `project`: made once from the template, with
         made-up credentials; from then on it is the user's.
 
         Raises:
-            SandboxError: the file has secrets that nobody can read any more.
+            SandboxError: a step of the command line fails.
         """
         file = project / f"Pulumi.{name}.yaml"
         if not file.exists():
@@ -161,10 +158,9 @@ def _wanted_version(name: str) -> str:
 # -- the Kubernetes provider ---------------------------------------------------------------------
 
 
-def _provider(engine: Engine) -> tuple[Path, str, str]:
-    """Return the plugin to use, its version, and where it comes from: the one that the SDK asks for
-    where it is installed or can be downloaded, else the one that is built here."""
-    wanted = _wanted_version("kubernetes")
+def _provider(engine: Engine, wanted: str) -> tuple[Path, str, str]:
+    """Return the plugin to use, its version, and where it comes from: the `wanted` one, that the SDK
+    asks for, where it is installed or can be downloaded, else the one that is built here."""
     if (ambient := shutil.which(PLUGIN)) and _version_of(ambient) == wanted:
         return Path(ambient), wanted, ambient
     for home in (Path.home() / ".pulumi", cache_folder() / "pulumi-home"):

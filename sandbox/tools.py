@@ -157,13 +157,7 @@ def prepare(folder: Path, groups: Sequence[Group]) -> None:
         programs |= known
         if not known:
             missing.append(group)
-    if missing:
-        minutes = sum(group.minutes for group in missing)
-        names = ", ".join(name for group in missing for name in group.packages)
-        print(f"Building {names}: about {minutes:.0f} min on two cores, once for all clones", flush=True)
-        go = _go(names)
-        for number, group in enumerate(missing, 1):
-            programs |= _build(go, group, f"{number} of {len(missing)}")
+    programs |= _build_all(missing)
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in programs.items():
         link(folder / name, target)
@@ -183,10 +177,20 @@ def build(group: Group) -> Path:
         SandboxError: they cannot be built.
     """
     if not _built(group):
-        names = ", ".join(group.packages)
-        print(f"Building {names}: about {group.minutes:g} min on two cores, once for all clones", flush=True)
-        _build(_go(names), group, "1 of 1")
+        _build_all([group])
     return _home(group)
+
+
+def _build_all(missing: Sequence[Group]) -> dict[str, Path]:
+    programs: dict[str, Path] = {}
+    if missing:
+        minutes = sum(group.minutes for group in missing)
+        names = ", ".join(name for group in missing for name in group.packages)
+        print(f"Building {names}: about {minutes:.0f} min on two cores, once for all clones", flush=True)
+        go = _go(names)
+        for number, group in enumerate(missing, 1):
+            programs |= _build(go, group, f"{number} of {len(missing)}")
+    return programs
 
 
 def _home(group: Group) -> Path:
