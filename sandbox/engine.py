@@ -11,8 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.control_plane import is_alive, without_proxy
@@ -44,8 +43,6 @@ class Engine:
     """One Pulumi backend with its home and passphrase, all in `folder`."""
 
     folder: Path
-    env: Mapping[str, str] = field(default_factory=dict)
-    """More variables for the engine and the program."""
 
     @property
     def tools(self) -> Path:
@@ -71,7 +68,6 @@ class Engine:
             **without_proxy(),
             # Plugins are those of this home, whatever lies on PATH.
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
-            **self.env,
         }
 
     def prepare(self) -> str:
