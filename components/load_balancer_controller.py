@@ -16,7 +16,7 @@ import pulumi
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
-from components.release import Api, ApiError
+from components.release import Api, ApiError, ClusterError
 from components.service_account_role import (
     ROLE_ANNOTATION,
     ServiceAccountRole,
@@ -86,7 +86,7 @@ class LoadBalancerController(pulumi.ComponentResource):
     def plan(
         cls, settings: LoadBalancerControllerSettings, cluster: Cluster
     ) -> LoadBalancerControllerArgs | None:
-        """What this stack has to install, None where it installs nothing.
+        """Return what this stack has to install, None where it installs nothing.
 
         Raises:
             pulumi.RunError: the cluster is in a partition of AWS that has other permissions, the chart
@@ -101,7 +101,7 @@ class LoadBalancerController(pulumi.ComponentResource):
                 f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
                 "      pulumi config set --path 'mern:loadBalancerController.mode' none"
             )
-        _refuse_another(cluster.api)
+        _require_no_other_controller(cluster.api)
         return LoadBalancerControllerArgs(
             cluster=cluster.eks,
             api=cluster.api,
@@ -114,7 +114,7 @@ class LoadBalancerController(pulumi.ComponentResource):
     def install(
         cls, args: LoadBalancerControllerArgs | None, cluster: Cluster
     ) -> "LoadBalancerController | None":
-        """Register what `plan` has found, None where that is nothing."""
+        """Register what `plan` gives, None where that is nothing."""
         if cluster.eks is None:
             return None
         # Registered also by a stack that has ceased to install it: its deletion runs the hook.
@@ -183,18 +183,18 @@ class LoadBalancerController(pulumi.ComponentResource):
         )
 
     async def _apply_crds(self, _: pulumi.ResourceHookArgs) -> None:
-        """Helm installs the CRDs of a chart once and never renews or removes them."""
+        """Apply the CRDs: Helm installs those of a chart once and never renews or removes them."""
         is_preview = pulumi.runtime.is_dry_run()
         try:
             await asyncio.to_thread(apply_crds, self._args.api, self._args.crds, is_preview)
-        except Exception as error:
+        except ClusterError as error:
             refused = isinstance(error, ApiError) and error.code in (400, 422)
             if refused or not is_preview:
                 raise
             pulumi.log.info(f"the CRDs of {CHART} were not checked: {error}", self)
 
     async def _verify_identity(self, _: pulumi.ResourceHookArgs) -> None:
-        """EKS gives a pod its identity when it is made; one made too early never gets it."""
+        """Warn of pods without credentials: EKS gives them to a pod when it is made, and never later."""
         without = await asyncio.to_thread(_without_credentials, self._args.api)
         if without:
             pulumi.log.warn(
@@ -206,7 +206,7 @@ class LoadBalancerController(pulumi.ComponentResource):
 
 
 def _removal_guard(api: Api) -> pulumi.ResourceHook:
-    """A hook for before the controller is deleted, which refuses that while others need it."""
+    """Return a hook for before the controller is deleted, which refuses that while others need it."""
 
     async def refuse(_: pulumi.ResourceHookArgs) -> None:
         needing = await asyncio.to_thread(lambda: list(_in_use(api)))
@@ -221,30 +221,28 @@ def _removal_guard(api: Api) -> pulumi.ResourceHook:
 
 def _in_use(api: Api) -> Iterator[str]:
     for kind, path in IN_USE.items():
-        try:
-            items = api.get(path).get("items") or []
-        except ApiError as error:
-            if error.code == 404:  # the CRD is not there
-                continue
-            raise
-        for item in items:
+        for item in api.items(path):  # none where the CRD is not there
             meta = item["metadata"]
             if any(name.partition("/")[0].endswith("k8s.aws") for name in meta.get("finalizers") or []):
                 yield f"{kind} {meta['namespace']}/{meta['name']}"
 
 
-def _refuse_another(api: Api) -> None:
-    """Two stacks on one cluster must not fight over one controller."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}"
+def _require_no_other_controller(api: Api) -> None:
+    """Refuse to install over the controller of another stack: both would fight over it.
+
+    Raises:
+        pulumi.RunError: the cluster has one.
+    """
     try:
-        notes = api.get(path)["metadata"].get("annotations") or {}
-    except Exception as error:
-        if not (isinstance(error, ApiError) and error.code == 404):
-            pulumi.log.info(
-                "whether the cluster has a load balancer controller already was not checked: "
-                f"{str(error) or type(error).__name__}"
-            )
+        account = api.find(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}")
+    except ClusterError as error:
+        pulumi.log.info(
+            f"whether the cluster has a load balancer controller already was not checked: {error}"
+        )
         return
+    if account is None:
+        return
+    notes = account["metadata"].get("annotations") or {}
     if notes.get(OWNER) != _owner():
         by = f"stack {notes[OWNER]}" if OWNER in notes else "somebody else"
         raise pulumi.RunError(
@@ -259,7 +257,7 @@ def _owner() -> str:
 
 def _without_credentials(api: Api) -> list[str]:
     selector = f"app.kubernetes.io/name={CHART}"
-    pods = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector).get("items") or []
+    pods = api.items(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector)
     return [
         pod["metadata"]["name"]
         for pod in pods
@@ -272,7 +270,7 @@ def _without_credentials(api: Api) -> list[str]:
 
 
 def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[str, Any]]:
-    """The CRDs in the pinned chart of `repository`.
+    """Return the CRDs in the pinned chart of `repository`.
 
     Raises:
         pulumi.RunError: the chart cannot be had, or it has other CRDs than the pinned version.
@@ -309,7 +307,7 @@ def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[s
 
 
 def _source(repository: str) -> tuple[str, dict[str, str]]:
-    """The chart as Helm names it, and the options that say where it is."""
+    """Return the chart as Helm names it, and the options that say where it is."""
     if repository.startswith("oci://"):
         return f"{repository}/{CHART}", {}
     return CHART, {"repo": repository}
@@ -320,7 +318,7 @@ def apply_crds(api: Api, crds: list[dict[str, Any]], dry_run: bool) -> None:
     object of its kind, those of other stacks too.
 
     Raises:
-        ApiError: the API server refused one.
+        ClusterError: the API server refused one, or could not be asked.
         TimeoutError: one is not served in time.
     """
     query = {"fieldManager": "mern", "force": "true"} | ({"dryRun": "All"} if dry_run else {})
@@ -344,14 +342,14 @@ def _is_established(crd: Any) -> bool:
 
 
 def permissions(partition: str) -> dict[str, Any]:
-    """The IAM policy of the controller, for one of `PARTITIONS`."""
+    """Return the IAM policy of the controller, for one of `PARTITIONS`."""
     text = POLICY.read_text().replace("arn:aws:", f"arn:{partition}:")
     policy: dict[str, Any] = json.loads(text)
     return policy
 
 
 def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
-    """The values of the controller's chart."""
+    """Return the values of the controller's chart."""
     annotations = {OWNER: _owner()} | ({ROLE_ANNOTATION: role} if args.identity == "irsa" else {})
     return {
         "clusterName": args.cluster.name,

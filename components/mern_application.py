@@ -21,7 +21,7 @@ from components.release import (
     plan_release,
     record,
 )
-from components.release.api import Object
+from components.release.manifest import Object
 from components.service_account_role import (
     ROLE_ANNOTATION,
     ServiceAccountRole,

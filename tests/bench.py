@@ -24,7 +24,7 @@ import yaml
 from lightkube.resources.core_v1 import Namespace
 
 from components.release import drift, record
-from components.release.api import Api
+from components.release.kubernetes_api import Api
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, TEMPLATE
 from sandbox.tools import ETCD, HELM, KUBERNETES, KWOK, prepare
 from tests.conftest import FOLDER, TestCluster, empty_control_plane

@@ -6,98 +6,97 @@ So what is imported is a revision of our own: the same objects, nothing changed 
 the values. The revision before it stays as it was, for `helm rollback` too.
 """
 
-import base64
-import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.release import record
-from components.release.api import Api, Object
-from components.release.dry_run import bare, difference, hook_phases, is_hook, key_of
+from components.release.kubernetes_api import Api
+from components.release.manifest import (
+    Object,
+    by_key,
+    comparable,
+    is_hook,
+    is_kept,
+    label_of_key,
+)
 from components.release.record import Record
-from components.release.secret_values import plain
+from components.release.secrets import opened
+from components.release.values import dotted, leaves, merge_patch
 
 DESCRIPTION = "Taken over by Pulumi: the objects of revision {revision}, without its values"
 ORIGIN = re.compile(r"(?:Taken over by Pulumi: the objects of revision|Rollback to) (\d+)")
-POLICY = "helm.sh/resource-policy"
-AT_MOST = 8  # fields of one object that are named
+MOST_FIELDS = 8
+"""Fields of one object that are named."""
 
 
-def with_values(api: Api, found: Record) -> Record:
-    """The revision that holds the values of `found`: that itself, or the one that was taken over.
+def with_values(api: Api, revision: Record) -> Record:
+    """Return the revision that holds the values of `revision`: that itself, or the one it was made from.
 
-    Raises: as `record.newest`.
+    Raises:
+        ClusterError: as `record.newest`.
     """
-    while origin := ORIGIN.match(found.description):
-        earlier = record.revision(api, found.name, found.namespace, int(origin[1]))
-        if earlier is None or earlier.revision >= found.revision:
+    while origin := ORIGIN.match(revision.description):
+        earlier = record.revision(api, revision.name, revision.namespace, int(origin[1]))
+        if earlier is None or earlier.revision >= revision.revision:
             break
-        found = earlier
-    return found
+        revision = earlier
+    return revision
 
 
-def secrets_in(found: Record) -> list[str]:
-    """What the Secrets of a release hold: texts that must not be seen."""
-    texts = set()
-    for item in found.objects():
-        if item["kind"] == "Secret":
-            texts |= {str(value) for value in (item.get("stringData") or {}).values()}
-            for value in (item.get("data") or {}).values():
-                try:
-                    texts.add(base64.b64decode(str(value), validate=True).decode())
-                except (binascii.Error, UnicodeDecodeError):
-                    texts.add(str(value))
-    return sorted((text for text in texts if len(text) > 2), key=len, reverse=True)
+def compare(taken: Record, rendered: Iterable[Object], values: Mapping[str, Any]) -> list[str]:
+    """Return what taking `taken` over changes: values and objects by name and field, never their contents.
 
-
-def compare(found: Record, rendered: Iterable[Object], values: Mapping[str, Any]) -> list[str]:
-    """What taking `found` over changes: values and objects by name and field, never what they hold."""
-    there = {key_of(item, found.namespace): item for item in found.objects()}
-    here = {key_of(item, found.namespace): item for item in rendered if not is_hook(item)}
+    Raises:
+        ClusterError: the manifest of `taken` cannot be read.
+    """
+    old = by_key(taken.objects(), taken.namespace)
+    new = by_key((item for item in rendered if not is_hook(item)), taken.namespace)
+    changed = {key: _changed_fields(old[key], new[key]) for key in sorted(old.keys() & new.keys())}
+    gone = old.keys() - new.keys()
     notes = [
-        f"takes over revision {found.revision} of {found.created:%Y-%m-%d %H:%M} UTC: no object is made "
+        f"takes over revision {taken.revision} of {taken.created:%Y-%m-%d %H:%M} UTC: no object is made "
         "anew, and pods restart only where their template differs"
     ]
-    for what, keys in (
-        ("same", [key for key in there.keys() & here.keys() if not _fields(there[key], here[key])]),
-        ("new", here.keys() - there.keys()),
-        ("deleted", [key for key in there.keys() - here.keys() if not _is_kept(there[key])]),
-        ("left behind, by its own annotation", [k for k in there.keys() - here.keys() if _is_kept(there[k])]),
+    for title, keys in (
+        ("same", [key for key, fields in changed.items() if not fields]),
+        ("new", new.keys() - old.keys()),
+        ("deleted", [key for key in gone if not is_kept(old[key])]),
+        ("left behind, by its own annotation", [key for key in gone if is_kept(old[key])]),
     ):
         if keys:
-            notes.append(f"  {what}: {', '.join(sorted(f'{key[1]} {key[3]}' for key in keys))}")
-    for key in sorted(there.keys() & here.keys()):
-        if fields := _fields(there[key], here[key]):
-            shown = [*fields[:AT_MOST], *(["…"] if len(fields) > AT_MOST else [])]
-            notes.append(f"  changed: {key[1]} {key[3]}: {', '.join(shown)}")
-    if only_there := sorted(set(_leaves(found.values)) - set(_leaves(plain(values)))):
+            notes.append(f"  {title}: {', '.join(sorted(map(label_of_key, keys)))}")
+    for key, fields in changed.items():
+        if fields:
+            shown = [*fields[:MOST_FIELDS], *(["…"] if len(fields) > MOST_FIELDS else [])]
+            notes.append(f"  changed: {label_of_key(key)}: {', '.join(shown)}")
+    if only_there := sorted(set(_paths(taken.values)) - set(_paths(opened(values)))):
         notes.append(f"  values given there and not by this stack: {', '.join(only_there)}")
     return notes
 
 
-def take_over(api: Api, found: Record, newest: int | None = None) -> bool:
-    """Record a revision like `found` without its values; False where `found`, or revision `newest`, is
-    no longer the newest.
+def take_over(api: Api, taken: Record, newest: int | None = None) -> bool:
+    """Record a revision like `taken` without its values.
+
+    Returns:
+        False where `taken`, or revision `newest`, is no longer the newest.
 
     Raises:
-        ApiError: the API server refused.
+        ClusterError: the API server refused, or could not be asked.
     """
-    return record.append(api, found, DESCRIPTION.format(revision=found.revision), newest)
+    return record.append(api, taken, DESCRIPTION.format(revision=taken.revision), newest)
 
 
-def _is_kept(item: Object) -> bool:
-    return (item["metadata"].get("annotations") or {}).get(POLICY) == "keep" or bool(hook_phases(item))
+def _changed_fields(old: Object, new: Object) -> list[str]:
+    return sorted(_paths(merge_patch(comparable(old), comparable(new))))
 
 
-def _fields(old: Object, new: Object) -> list[str]:
-    return sorted(_leaves(difference(bare(old), bare(new))))
+def _paths(values: Mapping[str, Any]) -> list[str]:
+    return [dotted(path) for path, _ in leaves(values) if path]
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The path of each value that holds no others."""
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            yield from _leaves(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+def secrets_in(found: Record) -> list[str]:
+    """TEMPORARY."""
+    from components.release.secrets import Secrets
+
+    return list(Secrets.of_objects(found.objects())._texts)

@@ -11,15 +11,13 @@ from typing import Any
 import pulumi
 import yaml
 
-from components.release.secret_values import map_leaves, mask, plain, secrets_of
-
-
-class ChartError(pulumi.RunError):
-    """A chart that cannot be loaded or rendered; ends the program without a stack trace."""
+from components.release.errors import ChartError
+from components.release.secrets import Secrets, opened
+from components.release.values import map_leaves, whole
 
 
 def describe(chart: str) -> str:
-    """The chart's name, version and the digest of its files, as in `web 0.1.0 (files 3f2a…)`.
+    """Return the chart's name, version and the digest of its files, as in `web 0.1.0 (files 3f2a…)`.
 
     The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
     respected. The folder's path, file times and the line endings of a checkout do not matter.
@@ -51,7 +49,7 @@ def render(
     values: Mapping[str, Any],
     provider: pulumi.ProviderResource,
 ) -> list[dict[str, Any]]:
-    """The Kubernetes objects of the chart, hooks and CRDs among them, test hooks not.
+    """Return the Kubernetes objects of the chart, hooks and CRDs among them, test hooks not.
 
     Rendered by the function `kubernetes:helm:template` of the Kubernetes provider, which works
     without a cluster too.
@@ -65,9 +63,9 @@ def render(
         "path": str(folder.parent),
         "release_name": name,
         "namespace": namespace,
-        "values": plain(values),
+        "values": opened(values),
     }
-    secrets = secrets_of(values)
+    secrets = Secrets.of_values(values)
     try:
         with _masked_debug_log(secrets):
             answer = pulumi.runtime.invoke(
@@ -79,18 +77,17 @@ def render(
         text = str(error).split("failed to create chart from template: ")[-1]
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
-        raise ChartError(where + mask(text.strip(), secrets)) from None
-    # The engine's wire has one type of number.
+        raise ChartError(where + secrets.mask(text.strip())) from None
     return list(map_leaves((answer.value or {}).get("result", []), whole))
 
 
 @contextmanager
-def _masked_debug_log(secrets: list[str]) -> Iterator[None]:
-    """The SDK logs the error of a failed call for `--debug`, and in every event log."""
+def _masked_debug_log(secrets: Secrets) -> Iterator[None]:
+    """Mask what the SDK logs of a failed call for `--debug`, and in every event log."""
     log = pulumi.log.debug
 
     def masked(message: str, *args: Any, **options: Any) -> None:
-        log(mask(message, secrets), *args, **options)
+        log(secrets.mask(message), *args, **options)
 
     pulumi.log.debug = masked
     try:
@@ -99,13 +96,8 @@ def _masked_debug_log(secrets: list[str]) -> Iterator[None]:
         pulumi.log.debug = log
 
 
-def whole(leaf: Any) -> Any:
-    """`leaf` as an integer where it is a whole number."""
-    return int(leaf) if isinstance(leaf, float) and leaf.is_integer() else leaf
-
-
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files that Helm loads: path in the chart, and where it is."""
+    """Yield the files that Helm loads: path in the chart, and where it is."""
     ignore = folder / ".helmignore"
     rules = ["templates/.?*"]  # Helm's own default
     if ignore.is_file():
@@ -125,7 +117,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _ignored(path: str, is_dir: bool, rules: list[str]) -> bool:
-    """Helm's rules for `.helmignore` (helm/pkg/ignore), which are not Git's: no `**`; a pattern with a
+    """Apply Helm's rules for `.helmignore` (helm/pkg/ignore), which are not Git's: no `**`; a pattern with a
     slash is held against the whole path, one without against the last name; `!` ignores all that
     does *not* match."""
     return any(_matches(path, is_dir, rule) for rule in rules)

@@ -7,6 +7,7 @@ truth of what runs: a rollback, an upgrade from outside and a killed run are see
 import base64
 import gzip
 import json
+import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,8 +15,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from components.release.api import Api, ApiError, Object
-from components.release.dry_run import Key, key_of
+from components.release.kubernetes_api import Api, ApiError, ClusterError
+from components.release.manifest import Key, Object, key_of
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -50,113 +51,111 @@ class Record:
 
     @property
     def is_pending(self) -> bool:
-        """A run is at work on it, or was killed in the midst of it; Helm refuses any other."""
+        """Whether a run is at work on it, or was killed in the midst of it; Helm refuses any other."""
         return self.status.startswith("pending-")
 
     def objects(self) -> list[dict[str, Any]]:
-        """The objects of `manifest`."""
-        documents = yaml.load_all(self.manifest, Loader=_Loader)
-        return [item for item in documents if item]
+        """Return the objects of `manifest`.
 
-    def surely_dead(self, now: datetime, timeout: int) -> bool:
-        """Whether the run that left it pending has ended: a wait and the rollback after it last at
+        Raises:
+            ClusterError: it is no YAML.
+        """
+        try:
+            return [item for item in yaml.load_all(self.manifest, Loader=_Loader) if item]
+        except (yaml.YAMLError, ValueError):  # whose messages quote what they have read
+            raise ClusterError(
+                f"the manifest of revision {self.revision} in Helm's record of {self.name} is no YAML"
+            ) from None
+
+    def has_surely_ended(self, now: datetime, timeout: int) -> bool:
+        """Return whether the run that left it pending has ended: a wait and the rollback after it last at
         most twice the timeout (seconds)."""
         return self.is_pending and now - self.created > timedelta(seconds=2 * timeout)
 
 
 def status(api: Api, name: str, namespace: str) -> str:
-    """The status of the newest revision of release `name`, empty where there is none.
+    """Return the status of the newest revision of release `name`, empty where there is none.
 
-    Raises: as `newest`.
+    Raises:
+        ClusterError: as `newest`.
     """
     labels = _labels_of_revisions(api, name, namespace)
     return str(labels[max(labels)]["status"]) if labels else ""
 
 
 def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | None:
-    """The newest revision of release `name` (with `status`, where given), None where there is none.
+    """Return the newest revision of release `name` (with `status`, where given), None where there is none.
 
     Raises:
-        ApiError: the API server refused the question.
-        Exception: it could not be asked (no connection, no credentials).
+        ClusterError: the API server could not be asked, or refused, or what Helm has stored cannot be read.
     """
-    revisions = _labels_of_revisions(api, name, namespace, status)
-    if not revisions:
-        return None
-    try:
-        return _decode(api.get(_path(name, namespace, max(revisions))))
-    except ApiError as error:
-        if error.code == 404:  # gone since the list was made
-            return newest(api, name, namespace, status)
-        raise
+    while revisions := _labels_of_revisions(api, name, namespace, status):
+        if record := revision(api, name, namespace, max(revisions)):
+            return record  # else it went since the list was made
+    return None
 
 
 def revision(api: Api, name: str, namespace: str, number: int) -> Record | None:
-    """Revision `number` of release `name`, None where Helm no longer keeps it.
+    """Return revision `number` of release `name`, None where Helm no longer keeps it.
 
-    Raises: as `newest`.
+    Raises:
+        ClusterError: as `newest`.
     """
-    try:
-        return _decode(api.get(_path(name, namespace, number)))
-    except ApiError as error:
-        if error.code == 404:
-            return None
-        raise
+    secret = api.find(_path(name, namespace, number))
+    return None if secret is None else _decode(secret)
 
 
 def history(api: Api, name: str, namespace: str) -> list[Record]:
-    """Every revision of release `name` that Helm still keeps, the newest last.
+    """Return every revision of release `name` that Helm still keeps, the newest last.
 
-    Raises: as `newest`.
+    Raises:
+        ClusterError: as `newest`.
     """
-    found = []
-    for revision in sorted(_labels_of_revisions(api, name, namespace)):
-        try:
-            found.append(_decode(api.get(_path(name, namespace, revision))))
-        except ApiError as error:
-            if error.code != 404:  # gone since the list was made
-                raise
-    return found
+    numbers = sorted(_labels_of_revisions(api, name, namespace))
+    return [record for number in numbers if (record := revision(api, name, namespace, number))]
 
 
 def _labels_of_revisions(
     api: Api, name: str, namespace: str, status: str = ""
 ) -> dict[int, Mapping[str, str]]:
-    """Of each revision what its Secret's labels say: a revision can be a megabyte, and Helm keeps
+    """Return of each revision what its Secret's labels say: a revision can be a megabyte, and Helm keeps
     several."""
     wanted = f"owner=helm,name={name}" + (f",status={status}" if status else "")
     path = f"/api/v1/namespaces/{namespace}/secrets"
     listed = api.get(path, METADATA_ONLY, labelSelector=wanted).get("items") or []
     labels = [item["metadata"]["labels"] for item in listed]
-    return {int(each["version"]): each for each in labels}
+    return {int(of_one["version"]): of_one for of_one in labels}
 
 
-def basis(api: Api, found: Record) -> Record:
-    """The revision that Helm upgrades from, `found` being the newest.
+def basis(api: Api, newest_one: Record) -> Record:
+    """Return the revision that Helm upgrades from.
 
-    Raises: as `newest`.
+    Raises:
+        ClusterError: as `newest`.
     """
-    if found.status == "deployed":
-        return found
-    return newest(api, found.name, found.namespace, "deployed") or found
+    if newest_one.status == "deployed":
+        return newest_one
+    return newest(api, newest_one.name, newest_one.namespace, "deployed") or newest_one
 
 
 def mark_failed(api: Api, record: Record) -> bool:
-    """Let Helm go on after a killed run: what it left pending is marked failed. Nothing is deleted,
-    and the next upgrade starts from the last deployed revision.
+    """Let Helm go on after a killed run: mark failed what it left pending. Nothing is deleted, and the next
+    upgrade starts from the last deployed revision.
 
-    Returns False where `record` is out of date: its run is alive after all.
+    Returns:
+        False where `record` is out of date: its run is alive after all.
     """
     text = f"Left {record.status} by a run that was killed"
     return _rewrite(api, record, labels={"status": "failed"}, info={"status": "failed", "description": text})
 
 
 def leave_replicas(api: Api, record: Record, keys: Container[Key]) -> bool:
-    """Let an upgrade leave the running number of pods alone: `spec.replicas` of the objects with `keys`
-    goes out of Helm's record. What stands there and not in the new manifest would fall back to
-    Kubernetes' default, one.
+    """Let an upgrade leave the running number of pods alone: take `spec.replicas` of the objects with `keys`
+    out of Helm's record. What stands there and not in the new manifest would fall back to Kubernetes'
+    default, one.
 
-    Returns False where `record` is out of date.
+    Returns:
+        False where `record` is out of date.
     """
     text = record.manifest
     loader = _Loader(text)
@@ -207,7 +206,7 @@ def append(api: Api, record: Record, description: str, newest: int | None = None
 
 
 def _span(node: Any, *path: str) -> tuple[int, int]:
-    """Where in the text the entry at `path` of a mapping stands, with what parts it from its neighbour."""
+    """Return where in the text the entry at `path` of a mapping stands, with what parts it from the next."""
     for name in path[:-1]:
         node = next(value for key, value in node.value if key.value == name)
     at = next(i for i, (key, _) in enumerate(node.value) if key.value == path[-1])
@@ -224,7 +223,7 @@ def _rewrite(
     info: Object | None = None,
     **parts: str,
 ) -> bool:
-    """Change what Helm has stored; False where that is not what `record` says any more."""
+    """Change what Helm has stored, and return False where that is not what `record` says any more."""
     path = _path(record.name, record.namespace, record.revision)
     secret = api.get(path)
     release = _release(secret)
@@ -266,6 +265,14 @@ def _packed(release: Mapping[str, Any]) -> str:
 
 
 def _decode(secret: Object) -> Record:
+    try:
+        return _record_in(secret)
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, zlib.error):
+        name = secret["metadata"]["name"]
+        raise ClusterError(f"Secret {name} does not hold what Helm stores of a release") from None
+
+
+def _record_in(secret: Object) -> Record:
     release = _release(secret)
     return Record(
         name=release["name"],

@@ -1,6 +1,5 @@
 """Values at paths: what stands where in nested mappings and lists, and in what two of them differ."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -155,7 +154,10 @@ def dotted(path: Path) -> str:
 
 
 def pulumi_path(path: Path) -> str:
-    """Return `path` as `pulumi config --path` takes it, as in `ingress.annotations["a.b/c"]`."""
+    """Return `path` as `pulumi config --path` takes it, as in `ingress.annotations["a.b/c"]`.
+
+    Pulumi knows no escape but that of a quote: a key that ends in a backslash has no path.
+    """
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -163,5 +165,6 @@ def pulumi_path(path: Path) -> str:
         elif re.fullmatch(r"[A-Za-z_][\w-]*", key):
             text += f".{key}"
         else:
-            text += f"[{json.dumps(key, ensure_ascii=False)}]"
+            quoted = key.replace('"', '\\"')
+            text += f'["{quoted}"]'
     return text.removeprefix(".")

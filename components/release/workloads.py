@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from components.release.api import Api, Object
-from components.release.dry_run import hook_phases
+from components.release.kubernetes_api import Api
+from components.release.manifest import Object, hook_phases
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 LOG_LINES = 10
@@ -84,7 +84,7 @@ def observe(
         since: when the deployment began: an older hook, or event, is of another.
 
     Raises:
-        Exception: the API server did not answer, or refused.
+        ClusterError: the API server did not answer, or refused.
     """
     found = []
     for space in sorted({item["metadata"].get("namespace", namespace) for item in objects}):

@@ -32,7 +32,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Node, Pod, ResourceQuota, ServiceAccount
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
-from components.release.api import Api, ApiError
+from components.release.kubernetes_api import Api, ApiError
 from components.release.record import newest
 from sandbox.engine import PROJECT
 from tests.conftest import FOLDER, TestCluster
@@ -534,7 +534,7 @@ def _(project: Project) -> Iterator[Up]:
 )
 def _(project: Project) -> Iterator[None]:
     # A user waits for ten seconds.
-    shorter = "from components.release.api import Api\nApi.__init__.__defaults__ = (1,)"
+    shorter = "from components.release.kubernetes_api import Api\nApi.__init__.__defaults__ = (1,)"
     with without(project, "etcd"), patched(project, shorter):
         yield
 
@@ -651,7 +651,7 @@ def _(project: Project) -> Iterator[None]:
 )
 def _(project: Project) -> Iterator[Up]:
     def up() -> Run:
-        with other_up(project, "components.release.rollout:Rollout._begin"):
+        with other_up(project, "components.release.hooks:Hooks._begin"):
             while_it_runs = project.up()
         after_it = project.up()
         cancel(project)
@@ -1013,7 +1013,7 @@ def _(project: Project) -> Iterator[None]:
     timeout=30,
 )
 def _(project: Project) -> Iterator[None]:
-    with other_up(project, "components.release.rollout:Rollout._after"):
+    with other_up(project, "components.release.hooks:Hooks._after"):
         pass
     cancel(project)
     yield

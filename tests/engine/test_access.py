@@ -12,7 +12,7 @@ from lightkube.resources.core_v1 import Namespace, Secret, Service
 from lightkube.resources.rbac_authorization_v1 import RoleBinding
 
 from components import preflight
-from components.release.api import Api, ApiError
+from components.release.kubernetes_api import Api, ApiError
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project, Run
 from tests.engine.faults import FITTING, TOO_BIG, progress, status, until

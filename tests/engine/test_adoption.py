@@ -78,6 +78,7 @@ def test_a_release_is_taken_over_from_plain_helm_and_once_more_after_the_state_w
     deploy_the_old_way(project, helm)
     refuse_without_being_asked(project)
     show_what_a_take_over_changes(project)
+    leave_the_release_alone_unless_it_is_deployed(project)
     take_over_and_upgrade(project)
     lose_the_state(project)
     take_over_what_was_its_own(project)
@@ -85,7 +86,7 @@ def test_a_release_is_taken_over_from_plain_helm_and_once_more_after_the_state_w
 
 
 def refuse_without_being_asked(project: Project) -> None:
-    run = project.preview()
+    run = project.up()
     assert not run.ok
     assert "release mern in namespace" in run.output
     assert "Take it over by" in run.output
@@ -106,6 +107,28 @@ def show_what_a_take_over_changes(project: Project) -> None:
     ):
         assert text in run.output, run.output
     assert hidden_in(run.output + run.events) == []
+
+
+def leave_the_release_alone_unless_it_is_deployed(project: Project) -> None:
+    """What runs the program without deploying writes nothing to Helm's record."""
+    before = records(project)
+    for run in (
+        project.destroy("--run-program"),
+        project.refresh("--run-program"),
+        project.preview("--refresh"),
+    ):
+        assert run.ok, run.output
+        assert records(project) == before
+        assert hidden_in(run.output + run.events + project.raw_state()) == []
+
+
+def records(project: Project) -> list[tuple[str, str]]:
+    """Name and version of each Secret in which Helm keeps a revision."""
+    return [
+        (item.metadata.name, item.metadata.resourceVersion)
+        for item in project.list(Secret)
+        if item.type == "helm.sh/release.v1"
+    ]
 
 
 def take_over_and_upgrade(project: Project) -> None:

@@ -16,8 +16,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import Namespace, Node
 
+from components.release.hooks import REPORT_VARIABLE
 from components.release.record import newest
-from components.release.rollout import REPORT_VARIABLE
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.conftest import Project, Run, new_project
 from tests.engine.faults import (

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from lightkube.resources.core_v1 import Namespace, Secret
 
-from components.release.rollout import REPORT_VARIABLE
+from components.release.hooks import REPORT_VARIABLE
 from operations import engine, report
 from sandbox.engine import PROJECT
 from tests.canary import CANARY, OTHER, PARTS, URI, seen, seen_in_files
@@ -107,12 +107,12 @@ data:
   url: {{ printf "https://x/?k=%s" (urlquery .Values.mernServer.secrets.SESSION_KEY) | quote }}
   base64: {{ printf "user:%s" .Values.mernServer.secrets.SESSION_KEY | b64enc | quote }}
 """
-AS_NAMES = """
+AS_KEYS = """
 ---
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ print "astray-" .Values.mernServer.secrets.SESSION_KEY | quote }}
+  name: astray-keys
   annotations:
     {{ .Values.mernServer.secrets.SIGNING_KEY | b64enc | quote }}: "key"
 """
@@ -143,20 +143,20 @@ def schema_quotes_it(project: Project) -> None:
 
 RECORD = """
 import pathlib
-import components.release.{module} as masking
-def recording(text, secrets, mask=masking.mask):
+from components.release.secrets import Secrets
+def recording(secrets, text, mask=Secrets.mask):
     with pathlib.Path({file!r}).open("a") as file:
         file.write(text + "\\n")
-    return mask(text, secrets)
-masking.mask = recording
+    return mask(secrets, text)
+Secrets.mask = recording
 """
-"""Has a module write what it gives to the mask."""
+"""Has the program write what it gives to the mask."""
 
 QUOTE = """
 import datetime
-from components.release import rollout
-def look(watch, look=rollout.Watch.look):
-    api, root = watch.rollout.api, "namespaces/" + watch.rollout.namespace
+from components.release.watch import Watch
+def look(watch, look=Watch.look):
+    api, root = watch.plan.api, "namespaces/" + watch.plan.args.namespace
     named = api.items(f"/apis/apps/v1/{{root}}/deployments", fieldSelector="metadata.name=mern-server")
     for meta in (item["metadata"] for item in named):
         now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1)
@@ -171,7 +171,7 @@ def look(watch, look=rollout.Watch.look):
         }}
         api.create(f"/api/v1/{{root}}/events", event)
     return look(watch)
-rollout.Watch.look = look
+Watch.look = look
 """
 """Has an event on the Deployment say a text before each look at it."""
 
@@ -184,9 +184,9 @@ IN_EVERY_WAY = f"could not use {CANARY} nor {json.dumps(CANARY)} nor {json.dumps
 
 
 def test_only_a_mask_hides_it_in_a_refusal(canary: Project, tmp_path: Path) -> None:
-    def refused(words: str, module: str) -> None:
+    def refused(words: str) -> None:
         unmasked = tmp_path / words
-        with patched(canary, RECORD.format(module=module, file=str(unmasked))):
+        with patched(canary, RECORD.format(file=str(unmasked))):
             run = canary.preview()
         assert not run.ok
         assert words in run.output
@@ -197,13 +197,13 @@ def test_only_a_mask_hides_it_in_a_refusal(canary: Project, tmp_path: Path) -> N
         assert seen(unmasked.read_text()), "what there was to mask"
 
     add_to_chart(canary, FAILING)
-    refused("cannot be rendered", "chart")
+    refused("cannot be rendered")
     restore_chart(canary)
     schema_quotes_it(canary)
-    refused("schema", "chart")
+    refused("schema")
     restore_chart(canary)
     add_to_chart(canary, REFUSED)
-    refused("the API server refuses", "dry_run")
+    refused("the API server refuses")
 
 
 def test_a_deployment_a_change_a_failure_and_a_rollback_show_and_leave_nothing(
@@ -223,20 +223,20 @@ def test_a_deployment_a_change_a_failure_and_a_rollback_show_and_leave_nothing(
     # The next one: another credential, written to places where it does not belong.
     canary.set_secret("mern:awsSecretAccessKey", f"new-{CANARY}")
     canary.configure(values={"mernServer": {"replicas": 1, "env": {"LEVEL": "info"}}})
-    add_to_chart(canary, AS_VALUES + AS_NAMES)
-    with configured(canary, release={"dryRun": False}):  # the API server does not take such names
+    add_to_chart(canary, AS_VALUES + AS_KEYS)
+    with configured(canary, release={"dryRun": False}):  # the API server does not take such keys
         run = canary.preview("--diff")
     assert run.ok, run.output
     assert ("update", "Secret mern-python-script") in run.object_changes
     assert ("create", "ConfigMap astray") in run.object_changes
-    assert ("create", "ConfigMap astray-[secret]") in run.object_changes
+    assert ("create", "ConfigMap astray-keys") in run.object_changes
     assert not seen(everything(canary, run)), "a preview"
 
     # And a failure whose event quotes the old one and the new.
     add_to_chart(canary, AS_VALUES)
     big = {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}
     unmasked = tmp_path / "unmasked"
-    quoting = QUOTE.format(text=IN_EVERY_WAY) + RECORD.format(module="rollout", file=str(unmasked))
+    quoting = QUOTE.format(text=IN_EVERY_WAY) + RECORD.format(file=str(unmasked))
     with (
         configured(canary, release={"timeout": 3}, values={"mernServer": {"resources": big}}),
         patched(canary, quoting),

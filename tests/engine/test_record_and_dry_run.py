@@ -39,7 +39,7 @@ from components.release import (
     plan_release,
     record,
 )
-from components.release.secret_values import plain
+from components.release.secrets import opened
 from tests.engine.conftest import Project, Run
 from tests.engine.faults import until
 from tests.engine.test_drift import by_hand
@@ -116,7 +116,7 @@ class Small:
             return plan_release(args, provider, self.api())
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
-        manifest = self.run_helm("template", name, folder, "--include-crds", values=plain(values))
+        manifest = self.run_helm("template", name, folder, "--include-crds", values=opened(values))
         return [item for item in yaml.safe_load_all(manifest) if item]
 
     def refusals(self) -> list[str]:

@@ -11,7 +11,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
 
 from components import release
 from components.release.chart import ChartError
-from components.release.rollout import REPORT_VARIABLE
+from components.release.hooks import REPORT_VARIABLE
 from tests.conftest import TestCluster
 from tests.engine.conftest import Project
 from tests.engine.faults import (

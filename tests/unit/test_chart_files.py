@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from components.release import chart, secret_values
+from components.release import chart
+from components.release.secrets import Secrets
 from sandbox.engine import PROJECT
 
 
@@ -104,6 +105,6 @@ def test_a_folder_without_a_chart_is_named(tmp_path: Path) -> None:
 def test_a_secret_is_masked_in_every_form_that_a_message_may_quote() -> None:
     secret = 'it\'s "quoted"\n'
     values = {"a": [{"b": SecretStr(secret)}], "c": SecretStr("")}
-    assert secret_values.secrets_of(values) == [secret]
+    assert secret in Secrets.of_values(values)
     for text in (secret, r"it's \"quoted\"\n", "it''s \"quoted\"\n"):
-        assert secret_values.mask(f"got {text}!", [secret]) == "got [secret]!"
+        assert Secrets([secret]).mask(f"got {text}!") == "got [secret]!"

@@ -20,7 +20,7 @@ from components.load_balancer_controller import (
     LoadBalancerControllerArgs,
     _in_use,
 )
-from components.release import ApiError
+from components.release import Api, ApiError
 from settings import LoadBalancerControllerSettings
 from tests.unit.recording import Recording, fails, run
 
@@ -68,6 +68,8 @@ class FakeApi:
         if path not in self.objects:
             raise ApiError(404, {"reason": "NotFound"})
         return self.objects[path]
+
+    find, items = Api.find, Api.items
 
 
 def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) -> Callable[[], object]:

@@ -20,11 +20,24 @@ import yaml
 from pulumi.automation.events import EngineEvent
 from pydantic import SecretStr
 
-from components import release
-from components.release import ReleaseArgs, adoption, chart, drift, dry_run, objects, record, rollout
-from components.release import secret_values as module
-from components.release.api import ApiError, UnknownKindError, UnreachableError
-from components.release.chart import ChartError
+from components.release import (
+    Api,
+    ReleaseArgs,
+    ReleaseError,
+    ReleasePlan,
+    adoption,
+    chart,
+    drift,
+    plan_release,
+    record,
+    rows,
+)
+from components.release import secrets as module
+from components.release.failure_report import failure_report
+from components.release.findings import Finding, texts_of
+from components.release.hooks import Hooks
+from components.release.kubernetes_api import ApiError, UnknownKindError, UnreachableError
+from components.release.secrets import Messages, Secrets
 from operations import cluster, engine, old_values, report, rollback
 from operations.__main__ import main
 from settings import Settings
@@ -33,6 +46,10 @@ from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
 
 def unmasked(text: str, secrets: list[str]) -> str:
     return text
+
+
+def open_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Secrets, "mask", lambda _, text: text)
 
 
 @pytest.fixture(autouse=True)
@@ -75,20 +92,20 @@ def astray() -> list[dict[str, Any]]:
     ]
 
 
-def show_secrets_only(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
+def show_secrets_only(item: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
     return dict(item) if item["kind"] == "Secret" else {}
 
 
 def test_objects_and_values_are_hidden_and_only_by_their_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     async def shown() -> str:  # an Output wants a loop
-        return open_texts([objects._marked(item, [URI, CANARY, OTHER]) for item in astray()])
+        return open_texts([rows._marked(item, Secrets([URI, CANARY, OTHER])) for item in astray()])
 
     found = asyncio.run(shown())
     assert "ConfigMap" in found
     assert not seen(found)
     removals: list[tuple[Any, str, Any]] = [
-        (objects, "holds", lambda *_: False),
-        (objects, "_marked", show_secrets_only),
+        (Secrets, "holds", lambda *_: False),
+        (rows, "_marked", show_secrets_only),
         (module, "_in_base64", lambda content: iter(())),
     ]
     for owner, name, without in removals:
@@ -104,22 +121,18 @@ def test_objects_and_values_are_hidden_and_only_by_their_marks(monkeypatch: pyte
 
     assert "replicas 2" in asyncio.run(values(module.marked))
     assert not seen(asyncio.run(values(module.marked)))
-    assert seen(asyncio.run(values(module.plain)))
+    assert seen(asyncio.run(values(module.opened)))
 
 
-def test_the_name_of_an_object_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"astray-{CANARY}"}}
-    monkeypatch.setattr(objects, "KubernetesObject", lambda kind, name, *_: name)
-    monkeypatch.setattr(objects, "_marked", lambda *_: {})
-
-    def name() -> str:
-        some = Mock(spec=pulumi.Resource)
-        [found] = objects.show([item], release=some, name="web", namespace="shop", secrets=[CANARY])
-        return str(found)
-
-    assert name() == "web/shop/astray-[secret]"
-    monkeypatch.setattr(objects, "mask", unmasked)
-    assert seen(name())
+def test_a_row_is_named_after_its_object_whatever_the_secrets_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mern-client"}}
+    monkeypatch.setattr(rows, "KubernetesObject", lambda kind, name, *_: name)
+    monkeypatch.setattr(rows, "_marked", lambda *_: {})
+    some = Mock(spec=pulumi.Resource)
+    secrets = Secrets(["mern", "client"])
+    assert rows.show([item], release=some, name="mern", namespace="shop", secrets=secrets) == [
+        "mern/shop/mern-client"
+    ]
 
 
 # -- day two ------------------------------------------------------------------------------------------
@@ -285,11 +298,13 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
 def test_a_foreign_failure_that_quotes_an_old_credential_is_masked() -> None:
     values = {"a": {"uri": SecretStr(URI), "keys": {"NEW": SecretStr("new-canary")}}}
     recorded = {"a": {"uri": f"old-{CANARY}", "keys": {"GONE": OTHER}, "tag": "1"}, "b": MARK}
-    secrets = module.secrets_of(values, recorded)
-    assert set(secrets) == {URI, "new-canary", f"old-{CANARY}", OTHER}
+    secrets = Secrets.of_values(values, recorded)
+    assert len(secrets) == 4
+    assert all(text in secrets for text in (URI, "new-canary", f"old-{CANARY}", OTHER))
     message = f"Upgrade failed: Invalid value: {json.dumps(OTHER)}, not {json.dumps('old-' + CANARY)}"
-    assert module.mask(message, secrets).count("[secret]") == 2
-    assert not seen(module.mask(message, secrets))
+    assert secrets.mask(message).count("[secret]") == 2
+    assert not seen(secrets.mask(message))
+    assert not seen(repr(secrets))
 
 
 class ByHand:
@@ -316,9 +331,11 @@ class ByHand:
     def collection(self, item: Mapping[str, Any], _: str) -> str:
         return str(item["kind"]).lower()
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, **_: str) -> Any:
         kind = path.partition("/")[0]
         return {"kind": kind.capitalize(), **self.live[kind]}
+
+    find, path = Api.find, Api.path
 
     def merge_patch(self, path: str, patch: Any, **_: str) -> Any:
         return patch
@@ -328,7 +345,7 @@ def test_a_change_by_hand_is_named_without_what_it_holds(monkeypatch: pytest.Mon
     fake: Any = ByHand()
 
     def texts(secrets: list[str]) -> str:
-        return "\n".join(drift.find(fake, fake.recorded, "shop", secrets).texts())
+        return "\n".join(texts_of(drift.find(fake, fake.recorded, "shop", Secrets(secrets))))
 
     found = texts([URI])
     assert "Deployment web: spec.env[A].value is [value], not [value]" in found
@@ -336,7 +353,7 @@ def test_a_change_by_hand_is_named_without_what_it_holds(monkeypatch: pytest.Mon
     assert "Secret web: data.URI is [secret], not [secret]" in found
     assert not seen(found)
     with monkeypatch.context() as patch:
-        patch.setattr(drift, "mask", unmasked)
+        open_the_doors(patch)
         assert seen(texts([URI]))
     assert MARK not in texts([URI]).replace(CANARY, "")
     monkeypatch.setattr(drift, "_without_variables", lambda value, _=False: value)
@@ -361,7 +378,9 @@ def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> N
         values={"password": CANARY, "uri": {"of": URI}},
         manifest=manifest,
     )
-    assert set(adoption.secrets_in(old)) == {URI, MARK}
+    secrets = Secrets.of_objects(old.objects())
+    assert URI in secrets
+    assert MARK in secrets
     notes = "\n".join(adoption.compare(old, [], {}))
     assert "deleted: Deployment web, Secret web" in notes
     assert "values given there and not by this stack: password, uri.of" in notes
@@ -382,7 +401,8 @@ class Refusing:
     def get(self, *_: Any, **__: Any) -> Any:
         raise self.error
 
-    create = merge_patch = items = now = get
+    create = merge_patch = items = now = find = get
+    path = Api.path
 
 
 QUOTED = f"no {json.dumps(URI)} nor {CANARY}"
@@ -394,73 +414,87 @@ ANSWERS = {
     "is in trouble": ApiError(503, {"message": QUOTED}),
     "does not know the kind": UnknownKindError(QUOTED),
     "cannot be reached": UnreachableError(QUOTED),
-    "is not understood": ValueError(QUOTED),
 }
 
 
-def hooks_of(server: Any, *restored: drift.Drift) -> Any:
-    return rollout.Rollout(
-        api=server,
-        name="web",
-        namespace="shop",
-        objects=[],
-        restored=restored,
-        secrets=[URI, CANARY],
-        timeout=1,
-        unlock_revision=None,
-        unlock_command="",
-        adopt_command="",
-        component=Mock(),
+def plan_of(server: Any, *drifts: Finding) -> ReleasePlan:
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", timeout=1, drift="restore")
+    rendered = [dict(finding.item) for finding in drifts]
+    secrets = Secrets([URI, CANARY])
+    return ReleasePlan(
+        args=args, api=server, description="", objects=rendered, secrets=secrets, drifts=list(drifts)
     )
 
 
-def told(hooks: Any, question: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a hook that asks this question shows, in an `up`."""
+def hooks_of(plan: ReleasePlan) -> Hooks:
+    hooks = Hooks(plan)
+    hooks.show_on(Mock())
+    return hooks
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the user sees of an `up`."""
     lines: list[str] = []
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
-    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: lines.append(text))
+    for level in ("info", "warn", "error"):
+        monkeypatch.setattr(pulumi.log, level, lambda text, *_, **__: lines.append(text))
+    return lines
+
+
+def told(hooks: Hooks, question: Callable[[], Any], logged: list[str]) -> str:
+    """What a hook that asks this question shows."""
+    logged.clear()
     try:
         asyncio.run(hooks._ask(question))
-    except rollout.RefusalError as refusal:
-        lines.append(str(refusal))
-    return "\n".join(lines)
+    except ReleaseError as refusal:
+        logged.append(str(refusal))
+    return "\n".join(logged)
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
 def test_whatever_the_api_server_answers_does_not_show_it(
-    answer: Exception, monkeypatch: pytest.MonkeyPatch
+    answer: Exception, monkeypatch: pytest.MonkeyPatch, logged: list[str], tmp_path: Path
 ) -> None:
     server: Any = Refusing(answer)
-    secrets = [URI, CANARY]
     item = {"apiVersion": "v1", "kind": "Web", "metadata": {"name": f"web-{CANARY}"}}
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
-    hooks = hooks_of(server, drift.Drift(item=item, texts=[], patch={"a": 1}))
-    monkeypatch.setattr(release.chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
-    monkeypatch.setattr(release.chart, "render", lambda *_: [item])
-    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
-    asked = dry_run.ask(server, [item], [], "web", "shop", secrets)
-    found = drift.find(server, [item], "shop", secrets)
-    try:
-        planned = release.plan_release(args, Mock(), server).notes
-    except ChartError as refusal:
-        planned = [str(refusal)]
+    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart, "render", lambda *_: [item])
 
-    shown = [
-        *(asked.refusals + asked.unchecked),
-        *found.unchecked,
-        *planned,
-        told(hooks, hooks._refuse_a_taken_name, monkeypatch),
-    ]
-    with pytest.raises(rollout.RefusalError) as refused:
-        hooks._put_back()
-    shown += [str(refused.value), module.mask(hooks._report(QUOTED), secrets)]
+    def all_that_is_shown() -> list[str]:
+        hooks = hooks_of(plan_of(server, Finding(item=item, patch={"a": 1})))
+        shown = [told(hooks, hooks._require_name_is_free, logged)]
+        with monkeypatch.context() as patch:
+            patch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+            try:
+                plan = plan_release(args, Mock(), server)
+            except ReleaseError as refusal:
+                shown.append(str(refusal))
+            else:
+                logged.clear()
+                for note in plan.notes:
+                    Messages(plan.secrets, Mock()).info(note)
+                shown += logged
+        with pytest.raises(ReleaseError) as refused:
+            hooks._put_back()
+        report = failure_report(plan_of(server), [], QUOTED)
+        messages = Messages(Secrets([URI, CANARY]), Mock())
+        messages.write(tmp_path / "report", report)
+        messages.error(report)
+        return [*shown, str(refused.value), (tmp_path / "report").read_text(), logged[-1]]
 
-    assert all(shown[:4]), shown
+    shown = all_that_is_shown()
+    assert all(shown), shown
     assert seen(str(answer))
     assert not seen("\n".join(shown))
+    open_the_doors(monkeypatch)
+    assert all(map(seen, all_that_is_shown())), "something else hides it than the doors"
 
 
-def test_a_revision_whose_description_quotes_it_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_whose_description_quotes_it_is_named_without_it(
+    monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     there = record.Record(
         name="web",
         namespace="shop",
@@ -472,11 +506,11 @@ def test_a_revision_whose_description_quotes_it_is_named_without_it(monkeypatch:
         manifest="",
     )
     monkeypatch.setattr(record, "newest", lambda *_: there)
-    hooks = hooks_of(Mock())
-    assert "revision 3 (no" in told(hooks, hooks._refuse_a_taken_name, monkeypatch)
-    assert not seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
-    monkeypatch.setattr(rollout, "mask", unmasked)
-    assert seen(told(hooks, hooks._refuse_a_taken_name, monkeypatch))
+    hooks = hooks_of(plan_of(Mock()))
+    assert "revision 3 (no" in told(hooks, hooks._require_name_is_free, logged)
+    assert not seen(told(hooks, hooks._require_name_is_free, logged))
+    open_the_doors(monkeypatch)
+    assert seen(told(hooks, hooks._require_name_is_free, logged))
 
 
 @pytest.mark.parametrize(
@@ -497,15 +531,15 @@ def test_a_revision_whose_description_quotes_it_is_named_without_it(monkeypatch:
 )
 @pytest.mark.parametrize("secret", [URI, OTHER, CANARY])
 def test_no_way_of_quoting_hides_it_from_the_mask(quoted: Callable[[str], str], secret: str) -> None:
-    assert not seen(module.mask(f"see {quoted(secret)} there", [secret]))
-    assert module.holds(quoted(secret), [secret])
+    assert not seen(Secrets([secret]).mask(f"see {quoted(secret)} there"))
+    assert Secrets([secret]).holds(quoted(secret))
     for before in ("", "a", "ab"):
         encoded = base64.b64encode((before + secret + "c").encode()).decode()
-        assert not seen(module.mask(f"see {encoded} there", [secret]))
+        assert not seen(Secrets([secret]).mask(f"see {encoded} there"))
 
 
 def test_a_short_secret_does_not_hide_the_rest_of_a_text() -> None:
-    assert module.mask("replicas: 1", ["1"]) == "replicas: 1"
+    assert Secrets(["1"]).mask("replicas: 1") == "replicas: 1"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from components.aws import AwsError
-from components.release.api import ApiError
+from components.release.kubernetes_api import ApiError
 from operations import health
 from operations.health import Health
 

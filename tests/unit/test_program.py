@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from components.load_balancer_controller import CRDS
-from components.release import chart
+from components.release import Api, chart
+from components.release.kubernetes_api import ClusterError
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
 
 ROOT = Path(__file__).parents[2]
@@ -61,10 +62,12 @@ class FakeApi:
             return self.records[name]
         if place.endswith("/namespaces") and self.records:
             return {"status": {"phase": "Active"}}
-        raise ConnectionError(f"no cluster to get {path} from in a unit test")
+        raise ClusterError(f"no cluster to get {path} from in a unit test")
+
+    find = Api.find
 
     def __getattr__(self, name: str) -> Any:
-        raise ConnectionError(f"no cluster to {name} from in a unit test")
+        raise ClusterError(f"no cluster to {name} from in a unit test")
 
     def has_run(self, revision: int, values: Mapping[str, Any]) -> None:
         release = {

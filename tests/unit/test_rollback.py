@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.release import chart, record
-from components.release.api import ApiError
+from components.release.kubernetes_api import ApiError
 from components.release.record import Record
 from components.service_account_role import ROLE_ANNOTATION
 from operations import chart_history, cluster, engine, rollback

@@ -13,12 +13,13 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import release
-from components.release import ReleaseArgs, record, rollout
-from components.release.api import ApiError, UnreachableError
-from components.release.dry_run import unsized
+from components.release import ReleaseArgs, ReleaseError, ReleasePlan, hooks, plan, record
+from components.release.hooks import Hooks
+from components.release.kubernetes_api import ApiError, UnreachableError
+from components.release.manifest import newly_unsized
 from components.release.record import Record
-from components.release.rollout import RefusalError, Rollout, is_mendable, pending_text
+from components.release.secrets import Secrets
+from components.release.stale_lock import is_mendable, pending_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ARGS: Any = None
@@ -47,20 +48,15 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def hooks(said: list[str]) -> Rollout:
+def rollout(said: list[str]) -> Hooks:
     nothing: Any = NoApi()
-    return Rollout(
-        api=nothing,
-        name="web",
-        namespace="shop",
-        objects=[],
-        secrets=["hunter2"],
-        timeout=10,
-        unlock_revision=None,
-        unlock_command="unlock {revision}",
-        adopt_command="adopt",
-        component=ARGS,
+    args = ReleaseArgs(
+        chart="./chart", name="web", namespace="shop", timeout=10, unlock_command="unlock {revision}"
     )
+    secrets = Secrets(["hunter2"])
+    rollout = Hooks(ReleasePlan(args=args, api=nothing, description="", objects=[], secrets=secrets))
+    rollout.show_on(ARGS)
+    return rollout
 
 
 def failed(operation: str, *errors: str) -> pulumi.ErrorHookArgs:
@@ -69,15 +65,15 @@ def failed(operation: str, *errors: str) -> pulumi.ErrorHookArgs:
 
 @pytest.mark.parametrize("operation", ["", "create", "update", "delete"])
 def test_nothing_looks_any_more_when_a_deployment_has_ended(
-    hooks: Rollout, said: list[str], operation: str
+    rollout: Hooks, said: list[str], operation: str
 ) -> None:
     async def deployment() -> int:
-        await hooks._before_update(ARGS)
+        await rollout._before_update(ARGS)
         await asyncio.sleep(0.05)
         if operation:
-            assert not await hooks._on_error(failed(operation, "boom: hunter2"))
+            assert not await rollout._on_error(failed(operation, "boom: hunter2"))
         else:
-            await hooks._after(ARGS)
+            await rollout._after(ARGS)
         await asyncio.sleep(0)
         return len(asyncio.all_tasks())
 
@@ -91,10 +87,10 @@ def test_nothing_looks_any_more_when_a_deployment_has_ended(
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(
-    hooks: Rollout, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rollout: Hooks, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(rollout.REPORT_VARIABLE, str(tmp_path / "no folder/report"))
-    assert not asyncio.run(hooks._on_error(failed("update", "boom")))
+    monkeypatch.setenv(hooks.REPORT_VARIABLE, str(tmp_path / "no folder/report"))
+    assert not asyncio.run(rollout._on_error(failed("update", "boom")))
     assert said[-1].endswith("no folder/report: No such file or directory")
 
 
@@ -141,33 +137,34 @@ def test_a_preview_says_of_a_pending_revision_what_an_up_will_do(monkeypatch: py
     api: Any = SimpleNamespace(now=lambda: NOW)
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
     for revision, said in ((2, "`pulumi up` marks it failed"), (3, "a run is at work")):
-        [note] = release._pending(args, found(revision), api)
+        [note] = plan._note_on_pending(args, found(revision), api)
         assert said in note
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
-    assert release._pending(args, found(2), api) == [], "the mending says so itself"
-    with pytest.raises(release.ChartError, match="a run is at work"):
-        release._pending(args, found(3), api)
+    assert plan._note_on_pending(args, found(2), api) == [], "the mending says so itself"
+    with pytest.raises(ReleaseError, match="a run is at work"):
+        plan._note_on_pending(args, found(3), api)
 
 
 def test_a_run_that_turns_out_to_be_alive_is_left_alone(
-    hooks: Rollout, monkeypatch: pytest.MonkeyPatch
+    rollout: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api: Any = hooks.api
+    api: Any = rollout._plan.api
     api.now = lambda: NOW
     monkeypatch.setattr(record, "newest", lambda *_: found(seconds=99))
     stored: dict[str, Any] = {"metadata": {"resourceVersion": "7"}}
     stored["data"] = {"release": packed("deployed")}
     api.get = lambda _: stored
-    with pytest.raises(RefusalError, match="its run is alive"):
-        hooks._mend()
+    api.find = api.get
+    with pytest.raises(ReleaseError, match="its run is alive"):
+        rollout._mend_stale_lock()
 
     def conflict(*_: Any) -> None:
         raise ApiError(409, {"reason": "Conflict"})
 
     stored["data"] = {"release": packed("pending-upgrade")}
     api.merge_patch = conflict
-    with pytest.raises(RefusalError, match="its run is alive"):
-        hooks._mend()
+    with pytest.raises(ReleaseError, match="its run is alive"):
+        rollout._mend_stale_lock()
 
 
 def packed(status: str) -> str:
@@ -215,7 +212,7 @@ def test_the_number_of_pods_goes_out_of_the_record_where_it_is_left_to_others_an
     patches: list[Any] = []
     api: Any = Fake(packed("deployed"), patches)
 
-    keys = unsized(silent, stored.objects(), "shop")
+    keys = newly_unsized(silent, stored.objects(), "shop")
     assert {key[3] for key in keys} == {"block", "last", "flow"}
     assert record.leave_replicas(api, stored, keys)
 

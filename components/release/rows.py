@@ -1,4 +1,4 @@
-"""The Kubernetes objects of a release, shown in Pulumi's own tree.
+"""Rows: the Kubernetes objects of a release, shown in Pulumi's own tree.
 
 Each object is a component resource whose inputs are the object itself. A component does nothing, but
 the engine compares its inputs: so a preview says which objects are created, updated and deleted, and
@@ -11,9 +11,9 @@ from typing import Any
 
 import pulumi
 
-from components.release.secret_values import holds, map_leaves, mask
-
-CHART_VERSION_LABELS = ("helm.sh/chart", "app.kubernetes.io/version")
+from components.release.manifest import Object, without_chart_version
+from components.release.secrets import Secrets
+from components.release.values import map_leaves
 
 
 class KubernetesObject(pulumi.ComponentResource):
@@ -21,12 +21,12 @@ class KubernetesObject(pulumi.ComponentResource):
 
 
 def show(
-    objects: Iterable[Mapping[str, Any]],
+    objects: Iterable[Object],
     *,
     release: pulumi.Resource,
     name: str,
     namespace: str,
-    secrets: list[str],
+    secrets: Secrets,
 ) -> list[KubernetesObject]:
     """Register each of `objects` as a child of `release`.
 
@@ -49,7 +49,6 @@ def show(
         # A URN holds the types of the parents, not their names: without the release's name and
         # namespace the objects of two releases would be the same resource.
         full = "/".join([name, meta.get("namespace", namespace), meta.get("name", "unnamed")])
-        full = mask(full, secrets)
         seen[kind, full] += 1
         if seen[kind, full] > 1:  # a hook may share a name with another
             full += f"#{seen[kind, full]}"
@@ -62,7 +61,7 @@ def show(
     return children
 
 
-def _marked(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
+def _marked(item: Object, secrets: Secrets) -> dict[str, Any]:
     is_secret = item["kind"] == "Secret" and item["apiVersion"] == "v1"
     content = ("data", "stringData") if is_secret else ()
     return {
@@ -71,22 +70,14 @@ def _marked(item: Mapping[str, Any], secrets: list[str]) -> dict[str, Any]:
     }
 
 
-def _hidden(value: Any, secrets: list[str]) -> Any:
-    """`value` with each text that holds one of `secrets` hidden; with a key that does, the whole mapping."""
+def _hidden(value: Any, secrets: Secrets) -> Any:
+    """Return `value` with each text that holds one of `secrets` hidden; with a key that does, the mapping."""
     match value:
         case Mapping():
             inner = {key: _hidden(item, secrets) for key, item in value.items()}
-            return pulumi.Output.secret(inner) if any(holds(str(key), secrets) for key in value) else inner
+            return pulumi.Output.secret(inner) if any(secrets.holds(str(key)) for key in value) else inner
         case list():
             return [_hidden(item, secrets) for item in value]
-        case str() if holds(value, secrets):
+        case str() if secrets.holds(value):
             return pulumi.Output.secret(value)
     return value
-
-
-def without_chart_version(item: Mapping[str, Any]) -> dict[str, Any]:
-    """`item` without the labels that name the chart's version: they would show every object as
-    changed whenever the chart has a new version, and the release says that by itself."""
-    meta = item.get("metadata") or {}
-    labels = {k: v for k, v in (meta.get("labels") or {}).items() if k not in CHART_VERSION_LABELS}
-    return {**item, "metadata": {**meta, **({"labels": labels} if "labels" in meta else {})}}

@@ -1,0 +1,90 @@
+"""The Pulumi resources of a release."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.helm.v3 import Release
+
+from components.release import rows
+from components.release.hooks import Hooks
+from components.release.plan import ReleasePlan
+from components.release.secrets import Messages, marked
+
+
+class ChartRelease(pulumi.ComponentResource):
+    """A release of a local chart, and the Kubernetes objects it consists of."""
+
+    status: pulumi.Output[Any]
+    """What Helm says of the deployed release: revision, status, version of the chart."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: ReleasePlan,
+        opts: pulumi.ResourceOptions | None = None,
+        before_delete: Sequence[pulumi.ResourceHook] = (),
+    ) -> None:
+        """Register what `plan` holds.
+
+        Args:
+            name: of the resources.
+            plan: of `plan_release`.
+            opts: of the component.
+            before_delete: hooks of the Release; with any, `pulumi destroy` needs `--run-program`.
+        """
+        args, hooks = plan.args, Hooks(plan)
+        super().__init__(
+            "helm:index:ChartRelease",
+            name,
+            # What is taken over is a change for the engine, whose hook prepares it before the Release is
+            # imported; once that is done it is none.
+            {"adopts": plan.description} if plan.has_values_to_leave_out else None,
+            pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(
+                    hooks=hooks.of_component(),
+                    ignore_changes=[] if plan.has_values_to_leave_out else ["adopts"],
+                ),
+            ),
+        )
+        hooks.show_on(self)
+        messages = Messages(plan.secrets, self)
+        for note in plan.notes:
+            messages.info(note)
+        for drift in plan.drifts:
+            for text in drift.texts:
+                messages.warn(f"drift: {text}")
+        # A preview would show the values of what is imported.
+        imports = plan.taken_over is not None and not pulumi.runtime.is_dry_run()
+        release = Release(
+            name,
+            name=args.name,
+            namespace=args.namespace,
+            chart=args.chart,
+            values=marked(args.values),
+            description=plan.description,
+            timeout=args.timeout,
+            atomic=True,
+            max_history=10,
+            skip_await=False,
+            create_namespace=False,
+            # Acts on a first install only, over what a killed one left; refuses over a deployed one.
+            replace=True,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=opts.depends_on if opts else None,
+                hooks=hooks.of_release(before_delete),
+                import_=f"{args.namespace}/{args.name}" if imports else None,
+            ),
+        )
+        if args.show_objects:
+            rows.show(
+                plan.objects,
+                release=release,
+                name=args.name,
+                namespace=args.namespace,
+                secrets=plan.secrets,
+            )
+        self.status = release.status
+        self.register_outputs({"status": release.status})

@@ -1,0 +1,61 @@
+"""What the API server's answers say of the objects of a release, asked about all at once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from components.release.kubernetes_api import ClusterError
+from components.release.manifest import Object, label_of
+
+AT_ONCE = 8
+"""Objects that are asked about at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is wrong with one object, or why that could not be asked."""
+
+    item: Object
+    texts: list[str] = field(default_factory=list)
+    """What is wrong, by field, each beginning with kind and name of the object."""
+    unchecked: str = ""
+    """Why nothing can be said of the object; then `texts` is empty."""
+    patch: Object = field(default_factory=dict)
+    """A merge patch that mends it in the cluster; empty where there is none."""
+
+
+def ask_about_each(objects: Iterable[Object], question: Callable[[Object], Finding | None]) -> list[Finding]:
+    """Return what `question` finds, in the order of the objects' names.
+
+    Args:
+        objects: what to ask about.
+        question: runs in a thread. A ClusterError is the reason why the object could not be checked.
+    """
+
+    def ask(item: Object) -> Finding | None:
+        try:
+            return question(item)
+        except ClusterError as error:
+            return Finding(item=item, unchecked=str(error))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        findings = [finding for finding in pool.map(ask, objects) if finding is not None]
+    return sorted(findings, key=lambda finding: label_of(finding.item))
+
+
+def texts_of(findings: Iterable[Finding]) -> list[str]:
+    """Return all that is wrong."""
+    return [text for finding in findings for text in finding.texts]
+
+
+def unchecked_notes(findings: Iterable[Finding], before: str, of: str = "") -> list[str]:
+    """Return a note for each reason why objects were not checked, and how many it is true of.
+
+    Args:
+        findings: of the objects.
+        before: the beginning of the note.
+        of: put behind the number, as in ` of 12`.
+    """
+    reasons = Counter(finding.unchecked for finding in findings if finding.unchecked)
+    return [f"{before}: {count}{of} objects: {reason}" for reason, count in reasons.items()]

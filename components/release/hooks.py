@@ -1,0 +1,197 @@
+"""What happens around a deployment: only an `up` comes here, and only here the cluster is written to."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pulumi
+
+from components.release import adoption, drift, record, stale_lock
+from components.release.errors import ReleaseError
+from components.release.failure_report import failure_report
+from components.release.kubernetes_api import ClusterError
+from components.release.manifest import label_of, newly_unsized
+from components.release.plan import ReleasePlan
+from components.release.record import Record
+from components.release.secrets import Messages
+from components.release.watch import Watch
+
+REPORT_VARIABLE = "RELEASE_REPORT_FILE"
+"""Names a file that the failure report is written to as well, for CI."""
+
+
+class Hooks:
+    """The hooks of one release."""
+
+    def __init__(self, plan: ReleasePlan) -> None:
+        self._plan = plan
+        self._watch: Watch | None = None
+        self._messages: Messages
+
+    def show_on(self, component: pulumi.Resource) -> None:
+        """Show progress and reports on `component`."""
+        self._messages = Messages(self._plan.secrets, component)
+
+    def of_component(self) -> pulumi.ResourceHookBinding:
+        """Return what the engine calls before it notes that a release is taken over."""
+        if not self._plan.has_values_to_leave_out:
+            return pulumi.ResourceHookBinding()
+        hook = pulumi.ResourceHook(self._named("take-over"), self._take_over)
+        return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+
+    def of_release(self, before_delete: Sequence[pulumi.ResourceHook] = ()) -> pulumi.ResourceHookBinding:
+        """Return what the engine calls before and after the Release is deployed, and when that fails."""
+        in_previews = pulumi.ResourceHookOptions(on_dry_run=True)
+        return pulumi.ResourceHookBinding(
+            before_create=[pulumi.ResourceHook(self._named("create"), self._before_create, in_previews)],
+            before_update=[pulumi.ResourceHook(self._named("update"), self._before_update, in_previews)],
+            after_create=[self._after],
+            after_update=[self._after],
+            before_delete=list(before_delete),
+            on_error=[pulumi.ErrorHook(self._named("error"), self._on_error)],
+        )
+
+    def _named(self, event: str) -> str:
+        return f"{self._plan.args.namespace}-{self._plan.args.name}-{event}"
+
+    # ---- before
+
+    async def _take_over(self, _: pulumi.ResourceHookArgs) -> None:
+        taken = self._plan.taken_over
+        if taken is not None and not await asyncio.to_thread(adoption.take_over, self._plan.api, taken):
+            raise ReleaseError(f"revision {taken.revision} has just changed: run `pulumi up` again.")
+
+    async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
+        if self._plan.taken_over is None:
+            await self._ask(self._require_name_is_free)
+        await self._begin()
+
+    async def _before_update(self, _: pulumi.ResourceHookArgs) -> None:
+        await self._ask(self._require_release_exists)
+        await self._begin()
+
+    async def _begin(self) -> None:
+        if pulumi.runtime.is_dry_run():
+            return
+        await self._ask(self._mend_stale_lock)
+        await self._ask(self._keep_number_of_pods)
+        await asyncio.to_thread(self._put_back)
+        self._watch = Watch(plan=self._plan, messages=self._messages)
+        self._watch.start()
+
+    async def _ask(self, question: Callable[[], str]) -> None:
+        """Ask the API server, in a thread, where nothing may be logged; show the note it returns.
+
+        A question that has no answer is a warning: Helm will find out. In a preview the plan has said so.
+        """
+        with self._plan.secrets.masked_in_errors():
+            try:
+                if note := await asyncio.to_thread(question):
+                    self._messages.info(note)
+            except ClusterError as error:
+                if not pulumi.runtime.is_dry_run():
+                    self._messages.warn(f"Helm's record could not be read ({error})")
+
+    def _newest(self, status: str = "") -> Record | None:
+        args = self._plan.args
+        return record.newest(self._plan.api, args.name, args.namespace, status)
+
+    def _require_name_is_free(self) -> str:
+        args = self._plan.args
+        # Not only the newest: over a failed upgrade Helm would install, and uninstall it all again
+        # if that failed.
+        taken = self._newest("deployed")
+        if taken is None:
+            return ""
+        if args.adopt:
+            return self._prepare_to_take_over(taken)
+        raise ReleaseError(
+            f"release {args.name} in namespace {args.namespace} exists already: revision {taken.revision} "
+            f"({taken.description}) of {taken.created:%Y-%m-%d %H:%M UTC} is not in this stack's state. Take "
+            f"it over by\n    {args.adopt_command}\nor remove it by `helm uninstall {args.name} -n "
+            f"{args.namespace}`."
+        )
+
+    def _prepare_to_take_over(self, taken: Record) -> str:
+        """Make a release importable that the plan had to take for this stack's own, as only a state that
+        was lost shows that it is not, or whose newest revision failed; return what a preview says of that.
+
+        Raises:
+            ReleaseError: always in an `up`: the next one takes it over.
+        """
+        args = self._plan.args
+        if pulumi.runtime.is_dry_run():
+            return (
+                f"release {args.name} is there, but not in this stack's state: `pulumi up` records its "
+                "objects once more without its values and ends, and the one after takes it over"
+            )
+        self._mend_stale_lock()
+        newest = self._newest()
+        if newest is None or not adoption.take_over(self._plan.api, taken, newest.revision):
+            raise ReleaseError(f"release {args.name} has just changed: run `pulumi up` again.")
+        raise ReleaseError(
+            f"release {args.name} in namespace {args.namespace} is ready to be taken over: its revision "
+            f"{newest.revision + 1} holds the objects of revision {taken.revision}, without its values. "
+            "Nothing else was changed. Run `pulumi up` again."
+        )
+
+    def _require_release_exists(self) -> str:
+        args = self._plan.args
+        if not record.status(self._plan.api, args.name, args.namespace):
+            raise ReleaseError(
+                f"release {args.name} in namespace {args.namespace} is gone: it was uninstalled outside "
+                "this stack. `pulumi refresh` takes note of that; the next `pulumi up` installs it anew."
+            )
+        return ""
+
+    def _mend_stale_lock(self) -> str:
+        args, newest = self._plan.args, self._newest()
+        if newest is None or not newest.is_pending:
+            return ""
+        return stale_lock.mend(
+            self._plan.api, newest, args.unlock_revision, args.timeout, args.unlock_command
+        )
+
+    def _keep_number_of_pods(self) -> str:
+        """Keep the running number of pods where the chart leaves it to an autoscaler from now on."""
+        newest = self._newest()
+        if newest is not None:
+            api, basis = self._plan.api, record.basis(self._plan.api, newest)
+            unsized = newly_unsized(self._plan.objects, basis.objects(), self._plan.args.namespace)
+            if unsized and not record.leave_replicas(api, basis, unsized):
+                raise ReleaseError(
+                    f"revision {basis.revision} has just changed: another run deploys this release."
+                )
+        return ""
+
+    def _put_back(self) -> None:
+        for finding in self._plan.restored:
+            try:
+                drift.put_back(self._plan.api, finding, self._plan.args.namespace)
+            except ClusterError as error:
+                text = f"what was changed by hand in {label_of(finding.item)} could not be put back: {error}"
+                raise ReleaseError(self._plan.secrets.mask(text)) from None
+
+    # ---- after
+
+    async def _after(self, _: pulumi.ResourceHookArgs) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+
+    async def _on_error(self, args: pulumi.ErrorHookArgs) -> bool:
+        """Explain; never try again."""
+        unready = []
+        if self._watch is not None:
+            self._watch.stop()
+            unready = self._watch.unready
+        if args.failed_operation != "delete":
+            error = args.errors[0] if args.errors else ""
+            text = await asyncio.to_thread(failure_report, self._plan, unready, error)
+            self._messages.error(text)
+            if file := os.environ.get(REPORT_VARIABLE):
+                try:
+                    self._messages.write(Path(file), text)
+                except OSError as reason:
+                    self._messages.warn(f"{REPORT_VARIABLE}: {file}: {reason.strerror}")
+        return False

@@ -1,0 +1,187 @@
+"""The Kubernetes API as plain dicts: any kind of object, and a manifest as it was rendered.
+
+lightkube brings the credentials of a kube config (exec plugins among them) and the HTTP client; its
+typed models are not used, because they drop fields they do not know.
+"""
+
+import json
+import weakref
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from threading import Lock
+from typing import Any, cast
+
+import httpx2 as httpx
+from lightkube import KubeConfig
+from lightkube.config import client_adapter
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.core.exceptions import ConfigError
+
+Object = Mapping[str, Any]
+
+
+class ClusterError(Exception):
+    """The cluster could not be asked, or refused. The text is the reason, for the user."""
+
+
+class ApiError(ClusterError):
+    """An HTTP error of the API server."""
+
+    def __init__(self, code: int, status: Object) -> None:
+        self.code = code
+        """The HTTP status."""
+        self.reason: str = status.get("reason", "")
+        self.message: str = status.get("message", "")
+        self.causes: list[Object] = (status.get("details") or {}).get("causes") or []
+        super().__init__(self.message or f"HTTP {code}")
+
+
+class UnreachableError(ClusterError):
+    """No answer, or none to these credentials: the reason in one line, and what may mend it."""
+
+
+class UnknownKindError(ClusterError):
+    """A kind of object that the API server does not serve."""
+
+
+class Api:
+    """The API server of one cluster.
+
+    Every method raises ClusterError: ApiError for an answer that is no success, and UnreachableError where
+    there was none: no connection, no credentials, or such as are not accepted.
+    """
+
+    def __init__(self, kubeconfig: Mapping[str, Any], timeout: float = 10) -> None:
+        config = cast(SingleConfig, KubeConfig.from_dict(dict(kubeconfig)).get())
+        parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
+        self._timeout = timeout
+        self._http = client_adapter.Client(config, parameters)
+        self._server = f"the API server at {str(self._http.base_url).rstrip('/')}"
+        weakref.finalize(self, self._http.close)
+        self._resources = lru_cache(self._read_resources)
+        self._discovery = Lock()
+
+    def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
+        """Return what stands at `path`."""
+        return self._send("GET", path, query, {"Accept": accept})
+
+    def find(self, path: str, **query: str) -> Object | None:
+        """Return what stands at `path`, None where that, its namespace or its kind is not there."""
+        try:
+            return self.get(path, **query)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def create(self, path: str, item: Object, **query: str) -> Object:
+        """Create `item` in the collection at `path`, and return it as stored."""
+        return self._send("POST", path, query, {"Content-Type": "application/json"}, item)
+
+    def apply(self, path: str, item: Object, **query: str) -> Object:
+        """Apply `item` on the server's side; `fieldManager` has to be among `query`."""
+        return self._send("PATCH", path, query, {"Content-Type": "application/apply-patch+yaml"}, item)
+
+    def merge_patch(self, path: str, patch: Object, **query: str) -> Object:
+        """Send a JSON merge patch (RFC 7386): null removes a key, a list is replaced whole."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        return self._send("PATCH", path, query, headers, patch)
+
+    def items(self, path: str, **query: str) -> list[Object]:
+        """Return the items of the list at `path`; empty where the namespace or the kind is not there."""
+        listed = self.find(path, **query)
+        return list((listed or {}).get("items") or [])
+
+    def text(self, path: str, **query: str) -> str:
+        """Return an answer that is no JSON, as a container's log; empty where there is none."""
+        response = self._request("GET", path, params=query)
+        return response.text if response.is_success else ""
+
+    def now(self) -> datetime:
+        """Return the time by the API server's own clock."""
+        response = self._request("GET", "/version")
+        date = response.headers.get("Date")
+        return parsedate_to_datetime(date) if date else datetime.now(UTC)
+
+    def collection(self, item: Object, namespace: str) -> str:
+        """Return the path of the objects of `item`'s kind, in its namespace or else in `namespace`.
+
+        Raises:
+            UnknownKindError: the API server serves no such kind.
+        """
+        version, kind = item["apiVersion"], item["kind"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        with self._discovery:  # many threads ask for the same few groups at once
+            resource = self._resources(root).get(kind)
+        if resource is None:
+            raise UnknownKindError(f"the API server knows no {kind} in {version}")
+        plural, namespaced = resource
+        where = f"/namespaces/{item['metadata'].get('namespace', namespace)}" if namespaced else ""
+        return f"{root}{where}/{plural}"
+
+    def path(self, item: Object, namespace: str) -> str:
+        """Return the path of `item` itself.
+
+        Raises:
+            UnknownKindError: as `collection`.
+        """
+        return f"{self.collection(item, namespace)}/{item['metadata'].get('name', '')}"
+
+    def _read_resources(self, root: str) -> dict[str, tuple[str, bool]]:
+        listed = (self.find(root) or {}).get("resources", [])
+        return {
+            item["kind"]: (item["name"], item["namespaced"]) for item in listed if "/" not in item["name"]
+        }
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Object | None = None,
+    ) -> Object:
+        content = None if body is None else json.dumps(body).encode()
+        response = self._request(method, path, params=dict(query), headers=dict(headers), content=content)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        # No other answer is quoted: a part of it could be a part of a credential, which no mask finds.
+        is_object = isinstance(answer, Mapping)
+        if not response.is_success:
+            line = {"message": f"HTTP {response.status_code} {response.reason_phrase}".strip()}
+            raise ApiError(response.status_code, answer if is_object else line)
+        if not is_object:
+            raise UnreachableError(f"{self._server} answers no JSON: it is no API server of Kubernetes")
+        return cast(Object, answer)
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        server = self._server
+        try:
+            response = self._http.request(method, path, **more)
+        except httpx.TimeoutException:
+            raise UnreachableError(f"{server} does not answer: waited {self._timeout:g} s") from None
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise UnreachableError(
+                    f"{server} shows a certificate that the kube config does not trust: it is of another "
+                    "cluster, or of one that was made anew"
+                ) from None
+            raise UnreachableError(f"{server} does not answer: {error or type(error).__name__}") from None
+        except (ConfigError, OSError) as error:  # of the program that gives the credentials
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            reason = ": ".join(dict.fromkeys((lines[0].rstrip(":"), lines[-1])))
+            raise UnreachableError(f"no credentials for {server}: {reason}") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise UnreachableError(
+                f"no credentials for {server}: the program that should give them answers no ExecCredential"
+            ) from None
+        if response.status_code == 401:
+            raise UnreachableError(
+                f"{server} does not accept the credentials (401 Unauthorized): they have expired, or are of "
+                "another cluster"
+            )
+        return response

@@ -1,0 +1,285 @@
+"""The plan of a release: what will be deployed, whether it may be, and what the user should know of it.
+
+It is made before anything is registered, and only reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pulumi
+
+from components.release import adoption, chart, description, drift, dry_run, record, stale_lock
+from components.release.errors import ChartError, ReleaseError
+from components.release.findings import Finding, texts_of, unchecked_notes
+from components.release.kubernetes_api import Api, ApiError, ClusterError, UnreachableError
+from components.release.manifest import (
+    Object,
+    by_key,
+    comparable,
+    is_hook,
+    key_of,
+    label_of,
+    label_of_key,
+    newly_unsized,
+    without_chart_version,
+)
+from components.release.record import Record
+from components.release.secrets import Secrets
+
+# How the notes on a cluster that could not be looked at begin.
+NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
+    "what Helm has stored was not checked",
+    "nothing was checked in the cluster",
+    "not compared with the cluster",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseArgs:
+    """What to deploy. All of it is known when the program starts: no Outputs."""
+
+    chart: str
+    """Folder of the chart, relative to the program: an absolute path would differ per machine."""
+    name: str
+    """Name of the release; changing it replaces the release."""
+    namespace: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The chart's values; credentials as `pydantic.SecretStr` leaves."""
+    timeout: int = 300
+    """Seconds that Helm waits for the objects to become ready before it rolls back."""
+    show_objects: bool = True
+    """Register each object as a child of the Release."""
+    dry_run: bool = True
+    """Ask the API server about each object before anything is registered."""
+    drift: Literal["ignore", "report", "restore"] = "report"
+    """What to do about objects that were changed by hand: not look, say so, or put them back."""
+    leave: Sequence[str] = ()
+    """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
+    chart sets, each deployment sets again: a chart has to leave out what others own for good."""
+    adopt: bool = False
+    """Take over a release of this name that is not in the stack's state: one that somebody else has
+    made, or this stack's own after its state was lost."""
+    unlock_revision: int | None = None
+    """A revision that a killed run has left pending and that may be marked failed at once; without
+    it, one is mended when it is older than twice the timeout."""
+    unlock_command: str = "set unlock_revision={revision}"
+    """How a user sets `unlock_revision`, for messages."""
+    adopt_command: str = "set adopt=True"
+    """How a user sets `adopt`, for messages."""
+
+    def __post_init__(self) -> None:
+        if self.timeout < 1:
+            raise ValueError(f"timeout is a positive number of seconds, not {self.timeout}")
+        if self.chart.startswith("/"):
+            raise ValueError(f"chart is a path relative to the program, not {self.chart}")
+
+
+@dataclass(kw_only=True)
+class ReleasePlan:
+    """A release that has been checked and may be registered; see `plan_release`."""
+
+    args: ReleaseArgs
+    api: Api
+    description: str
+    """What Helm will record; see `components.release.description`."""
+    objects: list[dict[str, Any]]
+    """Those of the chart."""
+    secrets: Secrets = field(repr=False)
+    """Those of `args.values`, and what stood in their place before."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know: a foreign revision, what could not be checked."""
+    drifts: list[Finding] = field(default_factory=list)
+    """Objects that were changed by hand."""
+    taken_over: Record | None = None
+    """The revision of somebody else that becomes this stack's."""
+    exists: bool = False
+    """Whether a release of this name is there."""
+
+    @property
+    def has_values_to_leave_out(self) -> bool:
+        """Whether the revision that is taken over holds values: Pulumi would import them in plain text."""
+        return self.taken_over is not None and bool(self.taken_over.values)
+
+    @property
+    def restored(self) -> list[Finding]:
+        """The objects that are put back: Helm overwrites those that the deployment changes anyway."""
+        if self.args.drift != "restore":
+            return []
+        namespace = self.args.namespace
+        wanted = {key: comparable(item) for key, item in by_key(self.objects, namespace).items()}
+        return [
+            finding
+            for finding in self.drifts
+            if wanted.get(key_of(finding.item, namespace)) == comparable(finding.item)
+        ]
+
+
+def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
+    """Render the chart, read Helm's record, ask the API server.
+
+    Raises:
+        ChartError: the chart cannot be rendered, its schema refuses the values, or the API server
+            refuses objects; all refusals together.
+        ReleaseError: another run deploys the release, or its namespace is being deleted; in an `up` also:
+            the cluster cannot be asked.
+    """
+    files = chart.describe(args.chart)
+    rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+    secrets = Secrets.of_values(args.values)
+    plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
+    try:
+        _ask_the_cluster(plan, files)
+    except ReleaseError as error:
+        raise type(error)(plan.secrets.mask(str(error))) from None
+    if not args.show_objects:
+        plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
+    return plan
+
+
+def _ask_the_cluster(plan: ReleasePlan, files: str) -> None:
+    recorded: list[dict[str, Any]] | None = None
+    try:
+        _require_living_namespace(plan)
+        recorded = _read_record(plan, files)
+    except ClusterError as error:
+        if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
+            _go_on_without_the_cluster(plan, files, error)
+            return
+        plan.notes = [f"{NOT_CHECKED}: {error}"]
+    if plan.args.dry_run:
+        _ask_about_objects(plan, recorded)
+
+
+def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterError) -> None:
+    """Let a preview show what it can.
+
+    Raises:
+        ReleaseError: in an `up`, which could not deploy anything.
+    """
+    reason = f"the API server is in trouble: {error}" if isinstance(error, ApiError) else str(error)
+    if not pulumi.runtime.is_dry_run():
+        raise ReleaseError(f"{reason}.\nNothing was changed. Run `pulumi up` again when that is mended.")
+    plan.description, plan.notes, plan.drifts = files, [f"{NOT_ASKED}: {reason}"], []
+    plan.taken_over, plan.exists = None, False
+
+
+def _require_living_namespace(plan: ReleasePlan) -> None:
+    namespace = plan.args.namespace
+    try:
+        live = plan.api.find(f"/api/v1/namespaces/{namespace}") or {}
+    except ApiError as error:
+        if error.code == 403:  # the record and the dry run say what they could not read
+            return
+        raise
+    status = live.get("status", {})
+    if status.get("phase") == "Terminating":
+        conditions = status.get("conditions") or []
+        held = [item["message"] for item in conditions if item["status"] == "True" and item.get("message")]
+        raise ReleaseError(
+            f"namespace {namespace} is being deleted since {live['metadata'].get('deletionTimestamp')}; "
+            "nothing can be deployed to it until it is gone.\n" + "\n".join(f"  {text}" for text in held)
+        )
+
+
+def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
+    """Compare the plan with Helm's record, and that with the cluster; return the objects that Helm upgrades.
+
+    Raises:
+        ReleaseError: an `up` may not go on.
+        ClusterError: the cluster could not be asked, or the record not be read.
+    """
+    args, api = plan.args, plan.api
+    newest = record.newest(api, args.name, args.namespace)
+    if newest is None:
+        # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
+        plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
+        return []
+    plan.exists = True
+    # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
+    plan.secrets = Secrets.of_values(args.values, newest.values)
+    plan.description = description.over(newest, files)
+    if args.adopt and newest.status == "deployed" and not description.is_ours(newest):
+        plan.taken_over = newest
+        plan.secrets |= Secrets.of_objects(newest.objects())
+        plan.notes = adoption.compare(newest, plan.objects, args.values)
+    elif not newest.is_pending and not description.is_ours(newest):
+        plan.notes = [_note_on_foreign(newest, plan.objects)]
+    plan.notes += _note_on_pending(args, newest, api)
+    recorded = record.basis(api, newest).objects()
+    if newest.status == "deployed" and args.drift != "ignore":
+        findings = drift.find(api, recorded, args.namespace, plan.secrets, args.leave)
+        plan.drifts = [finding for finding in findings if finding.texts]
+        plan.notes += unchecked_notes(findings, NOT_COMPARED)
+        if plan.drifts and args.drift == "restore" and description.is_ours(newest):
+            plan.description = f"{files}, restores revision {newest.revision}"
+    plan.notes += [
+        f"{label_of(item)} no longer says how many pods it has: the number that runs is kept, for an "
+        "autoscaler to change"
+        for item in newly_unsized(plan.objects, recorded, args.namespace).values()
+    ]
+    return recorded
+
+
+def _note_on_pending(args: ReleaseArgs, newest: Record, api: Api) -> list[str]:
+    """Return what a preview says of what a run has left pending.
+
+    Raises:
+        ReleaseError: an `up` may not go on.
+    """
+    if not newest.is_pending:
+        return []
+    now = api.now()
+    mendable = stale_lock.is_mendable(newest, args.unlock_revision, args.timeout, now)
+    text = stale_lock.pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+    if pulumi.runtime.is_dry_run():
+        return [text]
+    if not mendable:
+        raise ReleaseError(text)
+    return []  # the mending says so itself
+
+
+def _note_on_foreign(newest: Record, rendered: Sequence[Object]) -> str:
+    """Return what will be replaced: a revision that this stack has not deployed, or one that failed."""
+    made = f"on {newest.created:%Y-%m-%d %H:%M} UTC"
+    if newest.status == "failed" or newest.description.startswith("Rollback to "):
+        # Helm writes the same over a deployment of this stack that failed, and over somebody's.
+        made = f"made outside this stack or after a failed deployment {made}"
+    else:
+        made = f"made outside this stack {made}"
+    differing = _differing(newest, rendered)
+    what = f"What differs from this stack's: {', '.join(differing)}" if differing else ""
+    return (
+        f"revision {newest.revision}, {made}, is {newest.status} ({newest.description}) and will be "
+        f"replaced. {what or 'Its objects are those of this stack'}"
+    )
+
+
+def _differing(newest: Record, rendered: Sequence[Object]) -> list[str]:
+    old, new = (
+        {
+            key: without_chart_version(comparable(item))
+            for key, item in by_key(objects, newest.namespace).items()
+            if not is_hook(item)
+        }
+        for objects in (newest.objects(), rendered)
+    )
+    return sorted(label_of_key(key) for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _ask_about_objects(plan: ReleasePlan, recorded: list[dict[str, Any]] | None) -> None:
+    """Ask the API server for its opinion.
+
+    Raises:
+        ChartError: it refuses objects.
+    """
+    args = plan.args
+    findings = dry_run.ask(plan.api, plan.objects, recorded, args.name, args.namespace)
+    if refusals := texts_of(findings):
+        count = "1 object" if len(refusals) == 1 else f"{len(refusals)} objects or fields"
+        raise ChartError(
+            f"the API server refuses {count} of release {args.namespace}/{args.name}:\n"
+            + "\n".join(f"  {text}" for text in refusals)
+        )
+    of_all = f" of {len(plan.objects)}"
+    plan.notes += unchecked_notes(findings, "not checked by the API server", of_all)

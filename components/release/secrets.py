@@ -1,0 +1,208 @@
+"""Credentials among plain values: opened, marked for Pulumi, found in texts and masked there."""
+
+import base64
+import binascii
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pulumi
+from pydantic import SecretStr
+
+from components.release.values import map_leaves
+
+MASK = "[secret]"
+
+
+class Secrets:
+    """Texts that must not be seen: an immutable set that finds them in other texts."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._texts = tuple(sorted({*texts} - {""}, key=lambda text: (-len(text), text)))
+
+    @classmethod
+    def of_values(cls, values: Any, recorded: Any = None) -> "Secrets":
+        """Return the text of every `SecretStr` in `values`, and of what stands in its place in `recorded`,
+        the values of an earlier revision."""
+        texts: set[str] = set()
+        _collect(values, recorded, texts)
+        return cls(texts)
+
+    @classmethod
+    def of_objects(cls, objects: Iterable[Mapping[str, Any]]) -> "Secrets":
+        """Return what the Kubernetes Secrets among `objects` hold, without texts of one or two characters."""
+        texts = set()
+        for item in objects:
+            if item["kind"] == "Secret":
+                texts |= {str(value) for value in (item.get("stringData") or {}).values()}
+                texts |= {_decoded(str(value)) for value in (item.get("data") or {}).values()}
+        return cls(text for text in texts if len(text) > 2)
+
+    def __or__(self, other: "Secrets") -> "Secrets":
+        return Secrets({*self._texts, *other._texts})
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self)})"
+
+    def longer_than(self, length: int) -> "Secrets":
+        """Return those of more than `length` characters: a short one can be part of a word."""
+        return Secrets(text for text in self._texts if len(text) > length)
+
+    def mask(self, text: str) -> str:
+        """Return `text` with `[secret]` in place of each, however it is quoted or encoded."""
+        for hint, finder in _finders(self._texts):
+            if hint in text:
+                text = finder.sub(MASK, text)
+        return text
+
+    def holds(self, text: str) -> bool:
+        """Return whether `mask` would find something in `text`."""
+        return any(hint in text and finder.search(text) for hint, finder in _finders(self._texts))
+
+    @contextmanager
+    def masked_in_errors(self) -> Iterator[None]:
+        """Let no error for the user out but masked."""
+        try:
+            yield
+        except pulumi.RunError as error:
+            raise type(error)(self.mask(str(error))) from None
+
+
+class Messages:
+    """What is told of one resource: the only way to the log and to files, and all of it masked."""
+
+    def __init__(self, secrets: Secrets, resource: pulumi.Resource) -> None:
+        self._secrets = secrets
+        self._resource = resource
+
+    def info(self, text: str, *, ephemeral: bool = False) -> None:
+        """Show a note; an ephemeral one is gone with the next."""
+        pulumi.log.info(self._secrets.mask(text), self._resource, ephemeral=ephemeral)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        pulumi.log.warn(self._secrets.mask(text), self._resource)
+
+    def error(self, text: str) -> None:
+        """Show an error; it makes the run fail."""
+        pulumi.log.error(self._secrets.mask(text), self._resource)
+
+    def write(self, file: Path, text: str) -> None:
+        """Write `text` to `file`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file.write_text(self._secrets.mask(text) + "\n")
+
+
+def opened(values: Any) -> Any:
+    """Return `values` with the text of every `SecretStr` in its place."""
+    return map_leaves(values, lambda leaf: leaf.get_secret_value() if isinstance(leaf, SecretStr) else leaf)
+
+
+def marked(values: Any) -> Any:
+    """Return `values` with every `SecretStr` as a secret Output of its own, so that the rest of a diff
+    stays readable."""
+
+    def mark(leaf: Any) -> Any:
+        return pulumi.Output.secret(leaf.get_secret_value()) if isinstance(leaf, SecretStr) else leaf
+
+    return map_leaves(values, mark)
+
+
+def _decoded(text: str) -> str:
+    """Return what `text` is in base64, `text` itself where it is none or holds bytes that are no text."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return text
+
+
+def _collect(value: Any, recorded: Any, texts: set[str]) -> None:
+    match value:
+        case SecretStr():
+            texts.add(value.get_secret_value())
+            if isinstance(recorded, str):
+                texts.add(recorded)
+        case Mapping():
+            there = recorded if isinstance(recorded, Mapping) else {}
+            for key, item in value.items():
+                _collect(item, there.get(key), texts)
+            if value and all(isinstance(item, SecretStr) for item in value.values()):
+                # So is what it no longer has.
+                texts.update(item for item in there.values() if isinstance(item, str))
+        case list() | tuple():
+            olds = recorded if isinstance(recorded, list) else []
+            for item, old in zip_longest(value, olds[: len(value)]):
+                _collect(item, old, texts)
+
+
+@lru_cache(maxsize=8)
+def _finders(secrets: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
+    """What finds each of `secrets`, and letters that are in every text it can be found in."""
+    known = dict.fromkeys(secrets)
+    for secret in secrets:
+        if found := re.match(r"[a-z][a-z0-9+.-]*://[^:/@\s]*:(\S{8,})@", secret):
+            known |= dict.fromkeys((found[1], unquote(found[1])))  # the password in a URL
+    finders = []
+    for secret in sorted(known, key=len, reverse=True):
+        if len(secret) < 3:  # as Pulumi does: else every digit of a text could be masked
+            continue
+        quoted = json.dumps(secret, ensure_ascii=False)[1:-1]
+        in_go = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+        as_bytes = {text.encode() for text in (secret, quoted, in_go, json.dumps(secret)[1:-1])}
+        finders.append((_letters(secret), re.compile("".join(map(_in_any_quotes, secret)))))
+        finders += [found for content in sorted(as_bytes, key=len) for found in _in_base64(content)]
+    return finders
+
+
+def _letters(text: str) -> str:
+    """The longest run of letters and digits, which no way of quoting changes."""
+    return max(re.findall("[A-Za-z0-9]+", text), key=len, default="")
+
+
+def _in_any_quotes(char: str) -> str:
+    """A pattern for `char` as it is, or escaped by JSON, Go, YAML, HTML or in a URL, also more than once."""
+    if char.isascii() and char.isalnum():
+        return char
+    escapes = {
+        "\n": [r"\r?\n[\s|>]*", r"\\+n"],  # an indented or quoted block has more before each line
+        "\t": [r"\\+t"],
+        "\r": [r"\\+r"],
+        " ": [r"\+"],
+        "\\": [r"\\+"],
+        "'": ["''"],
+    }.get(char, [])
+    units = char.encode("utf-16-be").hex()
+    in_url = "".join(f"%(?:25)*{byte:02x}" for byte in char.encode())
+    in_json = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    in_html = [re.escape(html.escape(char)), f"&#{ord(char)};"] if html.escape(char) != char else []
+    coded = f"(?i:{in_url}|{in_json}|\\\\+U{ord(char):08x})"
+    either = [*escapes, rf"\\*{re.escape(char)}", coded, *in_html]
+    return f"(?:{'|'.join(either)})"
+
+
+def _in_base64(content: bytes) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """What finds `content` in base64, also amid a longer text: three bytes make four letters, so it
+    can begin at three places."""
+    for before in range(3):
+        first, last = -(-before * 8 // 6), (before + len(content)) * 8 // 6
+        run = base64.b64encode(bytes(before) + content).decode()[first:last]
+        if len(run) >= 8:
+            letters = re.escape(run).replace(r"\+", "[+-]").replace("/", "[/_]")
+            edge = "[A-Za-z0-9+/_-]?"  # a letter with some bits of it
+            yield _letters(run), re.compile(f"{edge if before else ''}{letters}{edge}=*")

@@ -1,0 +1,64 @@
+"""What a killed run leaves behind: a revision that Helm calls pending, and that locks the release."""
+
+from datetime import datetime
+
+from components.release import record
+from components.release.errors import ReleaseError
+from components.release.kubernetes_api import Api
+from components.release.record import Record
+
+
+def is_mendable(pending: Record, unlock_revision: int | None, timeout: int, now: datetime) -> bool:
+    """Return whether a pending revision may be marked failed: its run has surely ended, or the user says so.
+
+    Args:
+        pending: the revision.
+        unlock_revision: the number that the user gives.
+        timeout: of the release, in seconds.
+        now: by the API server's clock.
+    """
+    return pending.is_pending and (
+        pending.revision == unlock_revision or pending.has_surely_ended(now, timeout)
+    )
+
+
+def pending_text(pending: Record, mendable: bool, timeout: int, command: str, now: datetime) -> str:
+    """Return what is, and what to do, about a revision that a run has left pending or is at work on."""
+    age = int((now - pending.created).total_seconds())
+    fact = f"revision {pending.revision} of release {pending.name} has been {pending.status} for {_age(age)}"
+    if mendable:
+        return f"{fact}: its run was killed. `pulumi up` marks it failed and goes on."
+    wait = max(0, 2 * timeout - age) + 1
+    return (
+        f"{fact}: a run is at work on it, or was killed in the midst of it.\n"
+        f"If it was killed, run `pulumi up` again in {_age(wait)}, or at once after\n"
+        f"    {command.format(revision=pending.revision)}"
+    )
+
+
+def mend(api: Api, pending: Record, unlock_revision: int | None, timeout: int, command: str) -> str:
+    """Mark failed what a killed run has left pending, so that Helm goes on; return what was done.
+
+    Raises:
+        ReleaseError: the run may be alive.
+        ClusterError: the API server refused, or could not be asked.
+    """
+    now = api.now()
+    if not is_mendable(pending, unlock_revision, timeout, now):
+        raise ReleaseError(pending_text(pending, False, timeout, command, now))
+    if not record.mark_failed(api, pending):
+        raise ReleaseError(f"revision {pending.revision} has just changed: its run is alive. Wait for it.")
+    done = (
+        f"revision {pending.revision} was left {pending.status} by a run that was killed: marked failed, "
+        "and this deployment goes on."
+    )
+    if pending.status == "pending-install":  # the engine never forgets a create by itself
+        done += (
+            " Pulumi's own warning of a pending operation ends after "
+            "`pulumi refresh --clear-pending-creates`."
+        )
+    return done
+
+
+def _age(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -1,0 +1,76 @@
+"""What a deployment waits for, looked at while Helm says nothing.
+
+Helm's rollback takes the failed pods away, so their state is remembered for the failure report.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from components.release import record
+from components.release.kubernetes_api import ClusterError
+from components.release.plan import ReleasePlan
+from components.release.secrets import Messages
+from components.release.workloads import Workload, observe, read_log, watched
+
+INTERVAL = 1.0  # seconds between two looks
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """A look at the workloads every second, and what kept them from becoming ready."""
+
+    plan: ReleasePlan
+    messages: Messages
+    unready: list[Workload] = field(default_factory=list)
+    """As they were when Helm gave up."""
+    _helm_is_at_work: bool = False
+    _began: datetime | None = None
+    _task: "asyncio.Task[None] | None" = None
+
+    def start(self) -> None:
+        """Begin to look, and show what Helm waits for whenever it changes."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def look(self) -> str:
+        """Return what Helm waits for now, in words; empty where there is nothing to say.
+
+        Raises:
+            ClusterError: the API server refused, or could not be asked.
+        """
+        api, args = self.plan.api, self.plan.args
+        if self._began is None:
+            self._began = api.now()
+        workloads = observe(api, watched(self.plan.objects), args.namespace, self._began)
+        # Asked for after the pods: while Helm still waits, none of them is of its rollback.
+        status = record.status(api, args.name, args.namespace)
+        if status in ("pending-install", "pending-upgrade"):
+            self._helm_is_at_work = True
+            self.unready = [workload for workload in workloads if not workload.is_ready]
+            for workload in self.unready:
+                for cause in workload.causes:
+                    cause.log = read_log(api, workload.namespace, cause)
+            return f"waiting for {'; '.join(map(str, self.unready))}" if self.unready else ""
+        if self._helm_is_at_work and status == "pending-rollback":
+            return "not ready in time: Helm rolls back"
+        if self._helm_is_at_work and status == "uninstalling":
+            return "not ready in time: Helm removes what it installed"
+        return ""
+
+    async def _run(self) -> None:
+        shown = ""
+        while True:
+            try:
+                text = await asyncio.to_thread(self.look)
+            except ClusterError as error:  # it goes on when the API server does
+                text = f"what it waits for cannot be read: {error}"
+            if text and text != shown:
+                self.messages.info(text, ephemeral=True)
+                shown = text
+            await asyncio.sleep(INTERVAL)
