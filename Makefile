@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-SOURCES := __main__.py settings.py components docs operations sandbox tests
+SOURCES := __main__.py settings components docs operations sandbox tests
 
 .DEFAULT_GOAL := help
 .PHONY: help up preview status down env test test-fast bench check format pictures lock clean

@@ -78,7 +78,7 @@ def main() -> None:
         shutil.rmtree(left_over, ignore_errors=True)
     shutil.copytree(PROJECT / "chart", project / "chart")
     shutil.copy(PROJECT / "Pulumi.yaml", project)
-    for name in ("__main__.py", "settings.py", "components"):
+    for name in ("__main__.py", "settings", "components"):
         (project / name).symlink_to(PROJECT / name)
     (project / ".venv").symlink_to(sys.prefix)
     (FOLDER / "state").mkdir()

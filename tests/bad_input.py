@@ -3,9 +3,11 @@
 `python -m tests.bad_input` writes the file anew.
 """
 
+import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,11 +59,13 @@ mern:color: blue
 mern:cluster.eksClusterName: staging
 mern:release: {timout: 60}
 mern:release: {color: blue}
+mern:release: {time.out: 60}
 mern:cluster: staging
 mern:cluster: [staging]
 mern:cluster: {}
 mern:cluster: {kubeconfig: ~/.kube/config}
 mern:cluster: {eksClusterName: staging, context: laptop}
+mern:cluster: {eksClusterName: staging, kubeconfig: ~/.kube/config, context: laptop}
 mern:cluster: {eksClusterName: "my cluster"}
 mern:cluster: {kubeconfig: "", context: laptop}
 mern:aws: {accountId: "1111", region: eu-central-1}
@@ -90,6 +94,7 @@ mern:pythonScript: {roleArn: etl}
 mern:pythonScript: {}
 mern:pythonScript: {identity: pod-identity}
 mern:pythonScript: {policy: "*"}
+mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl", policy: {}}
 mern:loadBalancerController: {mode: yes-please}
 mern:loadBalancerController: {identity: keys}
 mern:loadBalancerController: {chartRepository: eks-charts}
@@ -101,12 +106,14 @@ mern:release: {timeout: 10.5}
 mern:release: {showObjects: "no"}
 mern:release: {dryRun: 1}
 mern:release: {unlockRevision: 0}
+mern:release: {leave: Deployment/mern-server}
 """
 LAPTOP = "mern:cluster: {kubeconfig: ~/.kube/config, context: laptop}"
 KEYS_AND_ROLE = 'mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl"}'
 NEEDS_EKS = """
 mern:loadBalancerController: {mode: install}
 mern:pythonScript: {policy: {Version: "2012-10-17", Statement: []}}
+mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl", identity: pod-identity}
 """
 
 # ---- the same by way of a file, because YAML or the engine makes something else of what is written
@@ -123,6 +130,9 @@ MISREAD = [
     "mern:namespace: {name: no, protect: no}",
     "mern:namespace: {name: null}",
     "mern:values: {mernServer: {env: {RELEASED: 2024-11-24}}}",
+    "mern:values: {ingress: {annotations: {example.com/since: 2024-11-24}}}",
+    "mern:values: {mernServer: {tolerations: [{key: 2024-11-24}]}}",
+    "mern:checks.subnets: 2024-11-24",
     "mern:pythonScript: {policy: {Version: 2012-10-17, Statement: []}}",
     "mern:release: {timeout: 10m}",
     "mern:release: {timeout: 5e2, showObjects: off}",
@@ -254,13 +264,13 @@ def lines(text: str) -> Iterator[str]:
 
 
 def settings_cases() -> list[Case]:
-    """Config that the program reads and refuses."""
+    """Return the cases of config that the program reads and refuses."""
     laptop = [f"{LAPTOP}\n{text}" for text in lines(NEEDS_EKS)]
     return [_settings_case(text) for text in (*lines(SETTINGS), KEYS_AND_ROLE, *laptop)]
 
 
 def _left_out(text: str) -> set[str]:
-    """The keys of a right config that a case goes without: what it sets itself, and keys beside a role."""
+    """Return the keys of a right config that a case goes without: what it sets, and keys beside a role."""
     keys = {key for key in RIGHT if f"{key}:" in text or text == f"without {key}"}
     if "mern:pythonScript:" in text and text != KEYS_AND_ROLE:
         keys |= {"mern:awsAccessKeyId", "mern:awsSecretAccessKey"}
@@ -283,7 +293,7 @@ def _settings_case(text: str) -> Case:
 
 
 def _opened(value: Any) -> Any:
-    """What the engine hands over: encrypted values in plain text."""
+    """Return a value as the engine hands it over: decrypted."""
     if isinstance(value, dict):
         return value["secure"] if set(value) == {"secure"} else {k: _opened(v) for k, v in value.items()}
     return value
@@ -302,6 +312,25 @@ def _refusal(call: Any) -> tuple[str, ...]:
             line.strip() for line in said if not line.startswith(("1 fault", "2 faults", "3 faults"))
         )
     raise AssertionError("this was accepted")
+
+
+def path_in(command: str) -> tuple[str | int, ...]:
+    """Return the keys that a printed command sets or removes, as a shell and Pulumi read it."""
+    words = shlex.split(command)
+    [key] = [word.removeprefix("mern:") for word in words if word.startswith("mern:")]
+    return _path(key) if "--path" in words else (key,)
+
+
+def _path(text: str) -> tuple[str | int, ...]:
+    """Return the keys that Pulumi takes the text after --path for: its SDK, resource/properties_path.go."""
+    keys: list[str | int] = []
+    while text:
+        part = re.match(r'\["((?:\\"|\\(?!")|[^"\\])*)"\]|\[(\d+)\]|\.?([^.[]+)', text, re.DOTALL)
+        assert part, f"Pulumi does not understand the rest of this path: {text}"
+        quoted, index, name = part.groups()
+        keys.append(int(index) if index else name or quoted.replace('\\"', '"'))
+        text = text[part.end() :]
+    return tuple(keys)
 
 
 class StackFiles:
@@ -323,10 +352,32 @@ class StackFiles:
         self.encrypted = yaml.safe_load(self.file.read_text())["config"]
 
     def pulumi(self, *command: str, env: Env = NO_ENV) -> str:
-        """All that the command says; a variable that is None is not set."""
+        """Return all that the command says; a variable that is None is not set."""
+        pulumi = [str(self.engine.tools / "pulumi"), "--non-interactive", "--color", "never"]
+        return self._output([*pulumi, *command], env)
+
+    def paste(self, command: str) -> str:
+        """Have a shell run a command that was printed, and return what it says."""
+        return self._output(["sh", "-c", command], {"PATH": f"{self.engine.tools}:{os.environ['PATH']}"})
+
+    def faults(self, config: str | None = None) -> list[tuple[str, str]]:
+        """Preview, and return each fault that the program reports, with the command that mends it.
+
+        Args:
+            config: what the stack file says beside or in place of the right; None: the file stays as it is.
+        """
+        if config is not None:
+            self.file.write_text(self._with_the_right(config))
+        said = self._said("preview", "--stack", STACK)
+        title, *lines = itertools.dropwhile(lambda line: not line.startswith("error: "), said)
+        faults = list(itertools.takewhile(lambda line: line.startswith(("mern:", "pulumi ")), lines))
+        assert re.match(rf"error: {len(faults) // 2} faults? in the config", title), said
+        return list(zip(faults[::2], faults[1::2], strict=True))
+
+    def _output(self, command: list[str], env: Env) -> str:
         variables = {**os.environ, **self.engine.environment(), **env}
         done = subprocess.run(
-            [str(self.engine.tools / "pulumi"), "--non-interactive", "--color", "never", *command],
+            command,
             cwd=self.folder,
             env={name: text for name, text in variables.items() if text is not None},
             stdin=subprocess.DEVNULL,
@@ -338,7 +389,7 @@ class StackFiles:
         return done.stdout
 
     def cases(self) -> list[Case]:
-        """What is wrong with the stack file."""
+        """Return the cases of a stack file with faults."""
         found = self._misread()
         return [
             *(Case(text, found[text]) for text in MISREAD),
@@ -347,7 +398,7 @@ class StackFiles:
         ]
 
     def commands(self) -> list[Case]:
-        """What is wrong with the command instead of the file."""
+        """Return the cases of a wrong command, with a right stack file."""
         self.file.write_text(self._with_the_right(""))
         preview = ("preview", "--stack", STACK)
         none: Env = {"PULUMI_CONFIG_PASSPHRASE_FILE": None}
@@ -362,21 +413,19 @@ class StackFiles:
         return [*found, Case("a broken Pulumi.yaml", self._said("preview", "--stack", STACK))]
 
     def _misread(self) -> dict[str, tuple[str, ...]]:
-        """What the program says to each of MISREAD.
+        """Return what the program says to each of MISREAD.
 
         All faults are reported together: one file has a case of each key.
         """
-        left, found = list(MISREAD), {}
+        found: dict[str, tuple[str, ...]] = {}
+        left = list(MISREAD)
         while left:
             together = {_key(text): text for text in reversed(left)}
-            self.file.write_text(self._with_the_right("\n".join(together.values())))
-            said = self._said("preview", "--stack", STACK)
-            title, *faults = said[said.index(f"pulumi:pulumi:Stack (mern-{STACK}):") + 1 :]
-            assert title.startswith(f"error: {len(together)} fault"), said
+            faults = self.faults("\n".join(together.values()))
+            assert len(faults) == len(together), faults
             for key, text in together.items():
                 about = re.compile(rf"{re.escape(key)}(\.\S+)? (is|should) ")
-                at = next(number for number, line in enumerate(faults) if about.match(line))
-                found[text] = tuple(faults[at : at + 2])
+                found[text] = next(fault for fault in faults if about.match(fault[0]))
             left = [text for text in left if text not in found]
         return found
 
@@ -389,7 +438,7 @@ class StackFiles:
         return tuple(line.strip() for line in text.splitlines() if line.strip())
 
     def _with_the_right(self, text: str) -> str:
-        """A stack file with the right config, but for what `text` is about."""
+        """Return a stack file with the right config, but for what `text` is about."""
         right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
         left_out = _left_out(text)
         given = [f"{key}: {value}" for key, value in right.items() if key not in left_out]
@@ -398,12 +447,12 @@ class StackFiles:
 
 
 def _key(text: str) -> str:
-    """The key that a case is about."""
+    """Return the key that a case is about."""
     return re.split(r":(?= |$)", text)[0]
 
 
 def short_timeout(chart: Chart) -> Case:
-    """A timeout that the chart's objects show to be too short."""
+    """Return the case of a timeout that is too short for the chart's objects."""
     args = SimpleNamespace(timeout=60)
     plan: Any = SimpleNamespace(objects=chart.render().objects, args=args)
     with mock.patch("pulumi.get_stack", lambda: STACK):
@@ -419,7 +468,7 @@ KUBECONFIG += "clusters: [{name: a, cluster: {server: x, certificate-authority: 
 
 
 def kubeconfig_cases() -> Iterator[Case]:
-    """The kube config that `mern:cluster` names."""
+    """Yield the cases of a wrong kube config, which `mern:cluster` names."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text").write_text("no: [YAML")
@@ -438,7 +487,7 @@ def kubeconfig_cases() -> Iterator[Case]:
 
 
 def chart_cases(chart: Chart) -> list[Case]:
-    """Values that Helm refuses to render."""
+    """Return the cases of values that Helm refuses to render."""
     return [Case(text, chart_refusal(chart, yaml.safe_load(text))) for text in lines(VALUES)]
 
 
@@ -464,7 +513,7 @@ Made from the real cases by `python -m tests.bad_input`; a test holds it to them
 
 
 def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
-    """Heading to cases, all run anew."""
+    """Return the cases by heading, all run anew."""
     files, chart = StackFiles(folder, tools), Chart(str(tools / "helm"))
     return {
         "The stack's config": settings_cases(),
@@ -476,7 +525,7 @@ def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
 
 
 def document(found: dict[str, list[Case]]) -> str:
-    """The text of docs/bad-input.md."""
+    """Return the text of docs/bad-input.md."""
     parts = [INTRODUCTION]
     for heading, cases in found.items():
         rows = []

@@ -20,7 +20,7 @@ from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine
 from tests.conftest import FOLDER, TestCluster
 
 ENGINE = Engine(folder=FOLDER)
-PROGRAM = ("__main__.py", "settings.py", "components", "operations")
+PROGRAM = ("__main__.py", "settings", "components", "operations")
 """What a project of a test shares with this one; what a user edits is copied."""
 
 Change = tuple[str, str]

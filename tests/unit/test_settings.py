@@ -1,6 +1,7 @@
 """A stack's config becomes settings, or one message with all its faults."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings import KEYS, Settings
+from tests.bad_input import path_in
 
 # What no stack goes without.
 LEAST: dict[str, Any] = {
@@ -32,13 +34,13 @@ NO_KEYS = {"awsAccessKeyId": None, "awsSecretAccessKey": None}
 
 def parse(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> Settings:
     """The settings of `LEAST` with these keys changed, and those that are None left out."""
-    config = {**LEAST, **change}
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in config.items()
-        if value is not None
-    }
-    return Settings.parse(texts, encrypted, "staging")
+    config = {key: value for key, value in {**LEAST, **change}.items() if value is not None}
+    return Settings.parse(as_text(config), encrypted, "staging")
+
+
+def as_text(config: Mapping[str, Any]) -> dict[str, str]:
+    """The config as the engine hands it over."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
 
 
 def faults(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> dict[str, str]:
@@ -279,6 +281,11 @@ def test_credentials_must_be_encrypted() -> None:
     }
 
 
+def test_where_there_is_no_credential_nothing_has_to_be_encrypted() -> None:
+    # What is left when the last one is removed.
+    assert parse({"serverSecrets": {}}, encrypted=ENCRYPTED - {"serverSecrets"}).server_secrets == {}
+
+
 def test_a_secret_inside_the_values_is_refused_because_it_would_hide_all_of_them() -> None:
     given = {"values": {"mernClient": {"replicas": 2}, "mernServer": {"env": {"A": "value"}}}}
 
@@ -450,3 +457,151 @@ def test_the_tag_of_one_run_comes_from_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("MERN_IMAGE_TAG", "not a tag")
     with pytest.raises(pulumi.RunError, match="mern:imageTag is not a tag of a container image"):
         Settings.load()
+
+
+DATE = "2024-11-24 00:00:00 +0000 UTC"
+"""What the engine makes of `2024-11-24` without quotes."""
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("ingress", "annotations", "example.com/since"),
+        ("mernServer", "env", "RELEASED"),
+        ("a b", "it's", 'say "so"'),
+        ("a[0]", "[1]", "]"),
+        ("1", "-", "-a", ""),
+        ("a", 0, "b.c", 1),
+        (".", "a.[", "*"),
+        ("x:y", "mern:z", "ä"),
+    ],
+)
+def test_what_mends_a_value_writes_to_the_key_that_it_stands_at(keys: tuple[str | int, ...]) -> None:
+    value: Any = DATE
+    for key in reversed(keys[1:]):
+        value = {key: value} if isinstance(key, str) else [*["filler"] * key, value]
+
+    [(fault, command)] = faults({"values": {keys[0]: value}}).items()
+
+    assert fault.endswith(" is a date to YAML: put it in quotes")
+    assert path_in(command) == ("values", *keys)
+    assert "--type string" in command
+
+
+@pytest.mark.parametrize("key", ["back\\slash", "line\nbreak", "\x00", "a\\"])
+def test_no_command_is_printed_for_a_key_that_no_command_can_name(key: str) -> None:
+    [(_, remedy)] = faults({"values": {"env": {key: DATE}}}).items()
+
+    assert remedy == "edit the stack file: no command can name this key"
+
+
+@pytest.mark.parametrize(
+    "key", ["cluster.eksClusterName", "a.b", 'a["b"]', "a[0]", "[", "", "release {timeout"]
+)
+@pytest.mark.parametrize("value", [DATE, "1"])
+def test_a_top_level_key_that_looks_like_a_path_is_removed_as_a_key(key: str, value: str) -> None:
+    [(fault, command)] = faults({key: value}).items()
+
+    assert fault.startswith(f"mern:{key} is not a key of this project")
+    assert shlex.split(command) == ["pulumi", "config", "rm", f"mern:{key}"]
+
+
+def test_a_key_that_looks_like_a_path_hides_no_fault_at_that_path() -> None:
+    given = {**EKS, "aws": {"region": "eu-central-1"}, "aws.accountId": "111111111111"}
+    assert [fault.partition(":")[2][:24] for fault in faults(given)] == [
+        "aws.accountId is missing",
+        "aws.accountId is not a k",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        # `config set` adds to an object, and turns text at the top into one; a list or what is inside stays.
+        ({"cluster": "shop"}, "pulumi config set --path 'mern:cluster.KEY' VALUE"),
+        ({"cluster": ["shop"]}, "pulumi config rm mern:cluster"),
+        ({"cluster": "null"}, "pulumi config set --path 'mern:cluster.KEY' VALUE"),
+        ({"serverSecrets": ["a"]}, "pulumi config rm mern:serverSecrets"),
+        (
+            {**NO_KEYS, **EKS, "pythonScript": {"policy": "*"}},
+            "pulumi config rm --path 'mern:pythonScript.policy'",
+        ),
+        (
+            {**NO_KEYS, **EKS, "pythonScript": {"policy": [1]}},
+            "pulumi config rm --path 'mern:pythonScript.policy'",
+        ),
+        ({"release": {"leave": "a"}}, "pulumi config rm --path 'mern:release.leave'"),
+        ({"release": {"leave": [1]}}, "pulumi config set --path 'mern:release.leave[0]' --type string VALUE"),
+        ({"release": {"zz.top": 1}}, """pulumi config rm --path 'mern:release["zz.top"]'"""),
+        # Of two that exclude each other, one goes.
+        ({"cluster": {**EKS["cluster"], "context": "a"}}, "pulumi config rm --path 'mern:cluster.context'"),
+        (
+            {"cluster": {**EKS["cluster"], "kubeconfig": "a"}},
+            "pulumi config rm --path 'mern:cluster.kubeconfig'",
+        ),
+        (
+            {"cluster": {**EKS["cluster"], **LEAST["cluster"]}},
+            "pulumi config rm --path 'mern:cluster.eksClusterName'",
+        ),
+        ({"cluster": {"kubeconfig": "a"}}, "pulumi config set --path 'mern:cluster.context' VALUE"),
+        ({"cluster": {"context": "a"}}, "pulumi config set --path 'mern:cluster.kubeconfig' VALUE"),
+        (
+            {**NO_KEYS, **EKS, "pythonScript": {**ROLE, "policy": {}}},
+            "pulumi config rm --path 'mern:pythonScript.policy'",
+        ),
+        (
+            {**NO_KEYS, "pythonScript": {**ROLE, "identity": "pod-identity"}},
+            "pulumi config set --path 'mern:pythonScript.identity' irsa",
+        ),
+        # The credential that is wrong, not another.
+        (
+            {"serverSecrets": {"JWT-SECRET": "value-of-jwt-secret"}},
+            "pulumi config rm --path 'mern:serverSecrets.JWT-SECRET'",
+        ),
+        (
+            {"serverSecrets": {"JWT_SECRET": ""}},
+            "pulumi config set --secret --path 'mern:serverSecrets.JWT_SECRET'",
+        ),
+        # Not a key: how it is written does not matter.
+        ({"release": {"since": DATE}}, "pulumi config rm --path 'mern:release.since'"),
+        (
+            {"values": {"mernServer": {"mongodbUri": DATE}}},
+            "pulumi config rm --path 'mern:values.mernServer.mongodbUri'",
+        ),
+    ],
+)
+def test_the_command_mends_the_fault(change: dict[str, Any], mend: str) -> None:
+    aws = {} if "aws" in change else {"aws": EKS["aws"]}
+    assert list(faults({**aws, **change}).values()) == [mend]
+
+
+def test_an_object_that_is_null_is_not_taken_for_one_that_is_left_out() -> None:
+    assert set(faults({"cluster": EKS["cluster"], "aws": "null"})) == {"mern:aws is not an object"}
+
+
+@pytest.mark.parametrize(("depth", "levels"), [(101, 100), (100_000, 100)])
+def test_a_value_that_is_nested_too_deep_is_called_that(depth: int, levels: int) -> None:
+    assert faults({"values": '{"a":' * depth + "1" + "}" * depth}) == {
+        f"mern:values is nested more than {levels} levels deep": "pulumi config rm mern:values"
+    }
+
+
+@pytest.mark.parametrize(("written", "read"), [("-01", "-1"), ("+1", "1"), ("1.e+3", "1000")])
+def test_a_number_that_is_no_tag_does_not_become_one_by_quotes(written: str, read: str) -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        Settings.parse(as_text({**LEAST, "imageTag": read}), ENCRYPTED, "staging", written)
+
+    assert str(caught.value).splitlines()[1:] == [
+        "  mern:imageTag is not a tag of a container image",
+        "      pulumi config set mern:imageTag VALUE --stack staging",
+    ]
+
+
+def test_a_wrong_tag_of_one_run_is_mended_where_it_comes_from() -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        Settings.parse(as_text(LEAST), ENCRYPTED, "staging", run_tag="not a tag")
+
+    assert str(caught.value).splitlines()[1:] == [
+        "  mern:imageTag is not a tag of a container image (it comes from the variable MERN_IMAGE_TAG)",
+        "      export MERN_IMAGE_TAG=VALUE",
+    ]

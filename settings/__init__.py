@@ -1,0 +1,36 @@
+"""What a stack's config says: the only place that defines and reads it.
+
+`Settings.load()` reads every `mern:*` key of the stack, checks all of them, and either returns plain
+typed values (credentials as `SecretStr`) or ends the program with one message that lists every fault,
+each with the key as the user typed it and the command that mends it.
+"""
+
+from settings.model import (
+    IMAGE_TAG_VARIABLE,
+    KEYS,
+    SECRET_KEYS,
+    SECRET_VALUES,
+    TAG_PATTERN,
+    AwsSettings,
+    ClusterSettings,
+    Identity,
+    LoadBalancerControllerSettings,
+    NamespaceSettings,
+    has_existing_secret,
+)
+from settings.reading import Settings
+
+__all__ = [
+    "IMAGE_TAG_VARIABLE",
+    "KEYS",
+    "SECRET_KEYS",
+    "SECRET_VALUES",
+    "TAG_PATTERN",
+    "AwsSettings",
+    "ClusterSettings",
+    "Identity",
+    "LoadBalancerControllerSettings",
+    "NamespaceSettings",
+    "Settings",
+    "has_existing_secret",
+]

@@ -1,0 +1,215 @@
+"""Every key of a stack's config: its type, its default and its meaning."""
+
+import re
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from components.release.values import ABSENT, get
+
+PROJECT = "mern"
+IMAGE_TAG_VARIABLE = "MERN_IMAGE_TAG"
+"""An image tag for one run, in place of `mern:imageTag`: given as config, it would be saved."""
+
+SECRET_VALUES = {
+    "mernServer.mongodbUri": "mongodbUri",
+    "mernServer.secrets": "serverSecrets",
+    "pythonScript.mongodbUri": "mongodbUri",
+    "pythonScript.awsAccessKeyId": "awsAccessKeyId",
+    "pythonScript.awsSecretAccessKey": "awsSecretAccessKey",
+}
+"""Where the chart takes its credentials, and the key of the stack's config that fills the place."""
+
+
+def _form(pattern: str, name: str) -> AfterValidator:
+    """Return a check of text: it matches `pattern`, or the fault is that it is not `name`."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError("form", "{name}", {"name": name})
+        return text
+
+    return AfterValidator(check)
+
+
+TAG_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+DnsLabel = Annotated[
+    str,
+    _form(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of at most 63 lower-case letters, digits and -"),
+]
+EksName = Annotated[str, _form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster")]
+AccountId = Annotated[str, _form(r"[0-9]{12}", "an AWS account id, 12 digits")]
+Region = Annotated[str, _form(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region, as in eu-central-1")]
+RoleArn = Annotated[str, _form(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+", "the ARN of an IAM role")]
+EnvName = Annotated[str, _form(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+ImageTag = Annotated[str, _form(TAG_PATTERN, "a tag of a container image")]
+Repository = Annotated[
+    str,
+    _form(
+        r"(https?|oci)://[!-~]+",
+        "the address of a chart repository, as in https://aws.github.io/eks-charts",
+    ),
+]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+
+
+class Model(BaseModel):
+    """A part of the config: typed strictly, closed, written in camelCase."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+class ClusterSettings(Model):
+    """The cluster to deploy to: an EKS cluster by its name, or a context of a kube config."""
+
+    eks_cluster_name: EksName | None = None
+    kubeconfig: NonEmpty | None = None
+    """Path of a kube config; `~` is the home folder, a relative path starts at the project."""
+    context: NonEmpty | None = None
+
+    @model_validator(mode="after")
+    def _require_one_cluster(self) -> "ClusterSettings":
+        by_file = (self.kubeconfig is not None, self.context is not None)
+        if by_file != (self.eks_cluster_name is None,) * 2:
+            raise ValueError("needs either eksClusterName, or kubeconfig together with context")
+        return self
+
+
+class AwsSettings(Model):
+    """The AWS account and region that the stack belongs to."""
+
+    account_id: AccountId
+    region: Region
+
+
+class NamespaceSettings(Model):
+    """The namespace of the application."""
+
+    name: DnsLabel
+    mode: Literal["create", "existing"] = "create"
+    """`create`: this stack owns it. `existing`: someone else does, and it only gets labels."""
+    protect: bool = False
+    """Refuse to delete it (with everything in it) until this is switched off."""
+
+
+Identity = Literal["irsa", "pod-identity"]
+
+
+class PythonScriptSettings(Model):
+    """The AWS role of python-script, in place of keys: one that exists, or one that this stack makes."""
+
+    role_arn: RoleArn | None = None
+    policy: dict[str, Any] | None = None
+    """IAM policy document of a role that this stack makes."""
+    identity: Identity = "irsa"
+
+    @model_validator(mode="after")
+    def _require_one_role(self) -> "PythonScriptSettings":
+        if (self.role_arn is None) == (self.policy is None):
+            raise ValueError("needs either roleArn, or policy")
+        return self
+
+
+class LoadBalancerControllerSettings(Model):
+    """The AWS Load Balancer Controller."""
+
+    mode: Literal["install", "existing", "auto-mode", "none"] = "none"
+    """`install`: this stack owns it. `existing`: somebody else does; it is looked at and not touched.
+    `auto-mode`: EKS Auto Mode has one of its own. `none`: no Ingress is served, and nothing looked at."""
+    identity: Identity = "irsa"
+    chart_repository: Repository = "https://aws.github.io/eks-charts"
+
+
+class ChecksSettings(Model):
+    """The checks before a deployment to EKS; each can be switched off."""
+
+    ingress_class: bool = True
+    subnets: bool = True
+    certificates: bool = True
+    identity: bool = True
+
+
+class ReleaseSettings(Model):
+    """The deployment of the chart."""
+
+    timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Seconds that Helm waits for the objects to become ready before it rolls back."""
+    show_objects: bool = True
+    """Show the chart's Kubernetes objects in Pulumi's tree."""
+    dry_run: bool = True
+    """Ask the API server about each object before anything is changed."""
+    drift: Literal["ignore", "report", "restore"] = "report"
+    """Objects changed by hand in the cluster: do not look, say so, or put them back."""
+    leave: list[NonEmpty] = []
+    """Fields that others may change, as `Deployment/mern-server:spec.replicas`; `*` is any text."""
+    adopt: bool = False
+    """Take over a release of this name, and its namespace, that are there and not this stack's."""
+    unlock_revision: Annotated[int, Field(ge=1)] | None = None
+    """A revision that a killed run has left pending: mark it failed at once and go on."""
+
+
+class StackConfig(Model):
+    """The config of one stack; the keys are `mern:` and the names of the fields in camelCase."""
+
+    cluster: ClusterSettings
+    aws: AwsSettings | None = None
+    namespace: NamespaceSettings
+    values: dict[str, Any] = {}
+    """Overrides of the chart's values; the chart's own schema checks them."""
+    image_tag: ImageTag | None = None
+    """Tag of all images that `values` gives none; absent: keep what runs."""
+    mongodb_uri: Secret | None = None
+    server_secrets: dict[EnvName, Secret] = {}
+    aws_access_key_id: Secret | None = None
+    aws_secret_access_key: Secret | None = None
+    python_script: PythonScriptSettings | None = None
+    load_balancer_controller: LoadBalancerControllerSettings = LoadBalancerControllerSettings()
+    checks: ChecksSettings = ChecksSettings()
+    release: ReleaseSettings = ReleaseSettings()
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a model by the keys that a user writes."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a type is, or allows; None where it is none."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    return None
+
+
+def _is_object(annotation: Any) -> bool:
+    return model_in(annotation) is not None or get_origin(annotation) is dict
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))
+
+
+KEYS = fields_of(StackConfig)
+OBJECT_KEYS = {key for key, field in KEYS.items() if _is_object(field.annotation)}
+"""The keys whose values the engine hands over as JSON."""
+SECRET_KEYS = {key for key, field in KEYS.items() if _holds_secret(field.annotation)}
+"""The keys whose values are credentials: the stack file holds them encrypted."""
+
+
+def has_existing_secret(overrides: Any, part: str) -> bool:
+    """Return whether `mern:values` names a Secret that somebody else fills for `part` of the chart."""
+    name = get(overrides, (part, "existingSecret"))
+    return name is not ABSENT and bool(name)
