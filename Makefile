@@ -38,7 +38,7 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff check $(SOURCES)
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
-	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	@$(VENV)/bin/zizmor --offline --quiet .github
 	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
 		prepare(Path(".sandbox/checks"), [CHECKS])'
 	@.sandbox/checks/actionlint -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from components.aws import AbsentError, Aws, AwsError, CredentialsError, Description
+from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
 from components.release import Api
 from settings import AwsSettings, ClusterSettings
 
@@ -30,19 +30,19 @@ class EksCluster:
 
     @property
     def partition(self) -> str:
-        return self.arn.split(":")[1]
+        return Arn.parse(self.arn).partition
 
     @property
     def region(self) -> str:
-        return self.arn.split(":")[3]
-
-    @property
-    def account_id(self) -> str:
-        return self.arn.split(":")[4]
+        return Arn.parse(self.arn).region
 
     @property
     def oidc_provider_arn(self) -> str:
-        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{self.oidc_issuer}"
+        return self.iam_arn(f"oidc-provider/{self.oidc_issuer}")
+
+    def iam_arn(self, resource: str) -> str:
+        """Return the ARN of a resource of IAM, as in `role/deployer`, in the cluster's account."""
+        return str(replace(Arn.parse(self.arn), service="iam", region="", resource=resource))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster import Cluster, EksCluster
+from components.ingress import Ingress, controller_of
 from components.release import (
     Api,
-    ApiError,
     ChartRelease,
     ReleaseArgs,
     ReleasePlan,
@@ -21,7 +21,6 @@ from components.release import (
     plan_release,
     record,
 )
-from components.release.manifest import Object
 from components.service_account_role import (
     ROLE_ANNOTATION,
     ServiceAccountRole,
@@ -36,13 +35,7 @@ CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
 IMAGES = ("mernClient", "mernServer", "pythonScript")
 
-# Asks the load balancer controller to hold a pod back until its target is healthy. It acts on pods
-# made after it, so it is there before the release.
-READINESS_GATE = "elbv2.k8s.aws/pod-readiness-gate-inject"
-READINESS_GATE_OF_AUTO_MODE = "eks.amazonaws.com/pod-readiness-gate-inject"
-
 SCRIPT = "python-script"
-PROTECTED = "deletion_protection.enabled=true"
 NO_ADDRESS = "none yet: the load balancer is being made; `pulumi up` again shows its address"
 
 
@@ -74,7 +67,8 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
     )
     plan = plan_release(args, cluster.provider, cluster.api)
     _refuse_short_timeout(plan)
-    if cluster.eks and PROTECTED in alb_annotation(ingress_of(plan), "load-balancer-attributes"):
+    ingress = Ingress.rendered(plan.objects)
+    if cluster.eks and ingress and ingress.is_protected:
         pulumi.log.warn(
             "the load balancer is protected from deletion: while mern:values ingress.loadBalancerAttributes "
             "has deletion_protection.enabled, `pulumi destroy` refuses"
@@ -220,9 +214,10 @@ class MernApplication(pulumi.ComponentResource):
 
     release: ChartRelease
     hosts: list[str]
-    """What the load balancer answers to; empty: anything."""
+    """The names that the load balancer answers to; empty: any."""
     url: pulumi.Output[str] | None
-    """Where the application is reached; None without an Ingress, a sentence while it has no address."""
+    """Where a browser reaches the application: None without an Ingress; a sentence while there is no
+    load balancer."""
     address: pulumi.Output[str] | None
     """The load balancer's own name in DNS, for the hosts to point to; otherwise like `url`."""
 
@@ -238,13 +233,12 @@ class MernApplication(pulumi.ComponentResource):
         super().__init__(
             "mern:index:MernApplication", name, None, pulumi.ResourceOptions(providers=providers)
         )
-        auto_mode = settings.load_balancer_controller.mode == "auto-mode"
-        label = READINESS_GATE_OF_AUTO_MODE if auto_mode else READINESS_GATE
+        labels = {controller_of(settings.load_balancer_controller.mode).readiness_gate: "enabled"}
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
         opts = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
         if settings.release.adopt and plan.exists and settings.namespace.mode == "create":
             opts.import_ = settings.namespace.name  # which the engine ignores where it is in the state
-        namespace = _namespace(name, settings.namespace, {label: "enabled"}, opts)
+        namespace = _namespace(name, settings.namespace, labels, opts)
         role = _script_role(settings, cluster, plan, self)
         self.release = ChartRelease(
             name,
@@ -257,16 +251,14 @@ class MernApplication(pulumi.ComponentResource):
             ),
             before_delete=[_deletion_guard(plan)] if cluster.eks else [],
         )
-        ingress = ingress_of(plan)
-        self.hosts = [rule["host"] for rule in _rules(ingress) if rule.get("host")]
+        ingress = Ingress.rendered(plan.objects)
+        self.hosts = ingress.hosts if ingress else []
         self.url = self.address = None
         if ingress:
-            scheme = "https" if "HTTPS" in alb_annotation(ingress, "listen-ports") else "http"
-            self.address = self.release.status.apply(lambda _: _address(plan, ingress))
-            host = next(iter(self.hosts), "")
+            self.address = self.release.status.apply(lambda _: _address(plan))
             self.url = self.address.apply(
-                # Instead of a name in DNS it can be a sentence.
-                lambda found: found if " " in found else f"{scheme}://{host or found}"
+                # In place of a name in DNS it can be a sentence.
+                lambda address: address if " " in address else ingress.url(address)
             )
         self.register_outputs({})
 
@@ -298,57 +290,37 @@ def _script_role(
 
 
 def _deletion_guard(plan: ReleasePlan) -> pulumi.ResourceHook:
-    """A hook for before the release is deleted: while its load balancer is protected, the deletion of
-    the Ingress would hang."""
+    """Return a hook that refuses to delete the release while AWS protects its load balancer: the
+    deletion of the Ingress would wait for that of the load balancer without end."""
+    stack = pulumi.get_stack()
 
     async def refuse(_: pulumi.ResourceHookArgs) -> None:
-        live = await asyncio.to_thread(_live_ingress, plan, ingress_of(plan))
-        if PROTECTED in alb_annotation(live, "load-balancer-attributes"):
+        live = await asyncio.to_thread(_live_ingress, plan)
+        if live and live.is_protected:
             raise RuntimeError(
-                "the load balancer is protected from deletion, and without it the Ingress cannot go. First\n"
+                "the load balancer is protected from deletion, and without it the Ingress cannot go. "
+                "Switch the protection off first:\n"
                 "    pulumi config set --path 'mern:values.ingress.loadBalancerAttributes["
-                '"deletion_protection.enabled"]\' false --type string\n    pulumi up'
+                f'"deletion_protection.enabled"]\' false --type string --stack {stack}\n'
+                f"    pulumi up --stack {stack}"
             )
 
     return pulumi.ResourceHook(f"{plan.args.name}-deletion-guard", refuse)
 
 
-def ingress_of(plan: ReleasePlan) -> Object:
-    """The Ingress of the chart, empty where it has none."""
-    return next((item for item in plan.objects if item["kind"] == "Ingress"), {})
+def _live_ingress(plan: ReleasePlan) -> Ingress | None:
+    """Return the chart's Ingress as it is in the cluster, None where it is not there."""
+    rendered = Ingress.rendered(plan.objects)
+    return rendered and Ingress.live(plan.api, plan.args.namespace, rendered.name)
 
 
-def _live_ingress(plan: ReleasePlan, ingress: Object) -> Object:
-    if not ingress:
-        return {}
-    path = (
-        f"/apis/networking.k8s.io/v1/namespaces/{plan.args.namespace}/ingresses/{ingress['metadata']['name']}"
-    )
+async def _address(plan: ReleasePlan) -> str:
+    """Return the load balancer's address, or a sentence that says why there is none."""
     try:
-        return plan.api.get(path)
-    except ApiError as error:
-        if error.code == 404:
-            return {}
-        raise
-
-
-async def _address(plan: ReleasePlan, ingress: Object) -> str:
-    try:
-        live = await asyncio.to_thread(_live_ingress, plan, ingress)
+        live = await asyncio.to_thread(_live_ingress, plan)
     except Exception as error:
         return f"could not be read ({str(error) or type(error).__name__})"
-    found = live.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
-    return str(found[0].get("hostname") or found[0].get("ip") or NO_ADDRESS)
-
-
-def _rules(ingress: Object) -> list[Any]:
-    return ingress.get("spec", {}).get("rules") or []
-
-
-def alb_annotation(ingress: Object, name: str) -> str:
-    """An annotation of the load balancer controller, empty where it is not there."""
-    notes = ingress.get("metadata", {}).get("annotations") or {}
-    return str(notes.get(f"alb.ingress.kubernetes.io/{name}", ""))
+    return live.address if live and live.address else NO_ADDRESS
 
 
 def _namespace(

@@ -63,7 +63,7 @@ class ServiceAccountRole(pulumi.ComponentResource):
 
 def role_arn(cluster: EksCluster, name: str) -> str:
     """The ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
-    return f"arn:{cluster.partition}:iam::{cluster.account_id}:role/{_role_name(cluster, name)}"
+    return cluster.iam_arn(f"role/{_role_name(cluster, name)}")
 
 
 def associate(

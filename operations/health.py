@@ -8,129 +8,119 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from components.aws import Aws, AwsError
+from components.aws import Arn, Aws, AwsError
+from components.ingress import Ingress
 from components.release import record
-from components.release.api import Api, ApiError
+from components.release.kubernetes_api import Api, ClusterError
 from operations.report import code, pre
 
-ALB = "alb.ingress.kubernetes.io/"
-# The controller's own kind, and that of EKS Auto Mode.
-BINDINGS = ("elbv2.k8s.aws/v1beta1", "eks.amazonaws.com/v1")
-EVERY = 10.0  # seconds between two looks
+INTERVAL = 10.0  # seconds between two looks
 
 
 @dataclass(kw_only=True)
 class Health:
-    """What was found of one Ingress."""
+    """How well an Ingress is served."""
 
     url: str = ""
+    """Where a browser reaches it; empty while that is not known."""
     facts: list[str] = field(default_factory=list)
+    """What is as it should be."""
     problems: list[str] = field(default_factory=list)
-    """What is not as it should be; empty where all is well."""
+    """What is not; empty where all is well."""
 
 
 def wait(
     api: Api, namespace: str, ingress: str, seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> Health:
-    """Look until all is well, for at most `seconds`; the last of what was found."""
+    """Look until all is well, for at most `seconds`; return what was seen last."""
     until = time.monotonic() + seconds
-    said = ""
+    printed = ""
     while True:
         health = look(api, namespace, ingress)
         if not health.problems or time.monotonic() >= until:
             return health
-        if (text := "; ".join(health.problems)) != said:
+        if (text := "; ".join(health.problems)) != printed:
             print(f"not yet: {text}", flush=True)
-            said = text
-        sleep(EVERY)
-
-
-def _has_ingress(api: Api, namespace: str, release: str) -> bool:
-    """Whether what was deployed has one."""
-    try:
-        newest = record.newest(api, release, namespace)
-    except ApiError:
-        return True
-    return newest is None or any(item["kind"] == "Ingress" for item in newest.objects())
+            printed = text
+        sleep(INTERVAL)
 
 
 def look(api: Api, namespace: str, name: str) -> Health:
-    """The Ingress has an address, every target of its services is healthy, and one GET of the health
-    path is answered where the load balancer faces the internet."""
+    """Look whether an Ingress has an address, the targets of its services are healthy, and the load
+    balancer, where it faces the internet, answers a GET of the health check path.
+
+    Args:
+        api: the cluster.
+        namespace: of the Ingress.
+        name: of the Ingress, and of the release that it is part of.
+    """
     health = Health()
     try:
-        ingress = api.get(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses/{name}")
-    except ApiError as error:
-        if error.code == 404 and not _has_ingress(api, namespace, name):
-            health.facts.append("the stack has no Ingress: nothing to look at")
-        else:
-            health.problems.append(f"Ingress {namespace}/{name}: {error}")
+        ingress = Ingress.live(api, namespace, name)
+    except ClusterError as error:
+        health.problems.append(f"Ingress {namespace}/{name} could not be read: {error}")
         return health
-    entries = ingress.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
-    address = entries[0].get("hostname") or entries[0].get("ip") or ""
-    notes = ingress["metadata"].get("annotations") or {}
-    rules = ingress["spec"].get("rules") or []
-    host = next((rule["host"] for rule in rules if rule.get("host")), "")
-    secure = "HTTPS" in notes.get(f"{ALB}listen-ports", "")
-    health.url = f"{'https' if secure else 'http'}://{host or address}/" if host or address else ""
-    if address:
-        health.facts.append(f"Ingress {name} has the address {address}")
+    if ingress is None:
+        if _release_has_ingress(api, namespace, name):
+            health.problems.append(f"Ingress {namespace}/{name} is not found")
+        else:
+            health.facts.append("the stack has no Ingress: nothing to look at")
+        return health
+    health.url = ingress.url(ingress.address)
+    if ingress.address:
+        health.facts.append(f"Ingress {name} has the address {ingress.address}")
     else:
         health.problems.append(
             f"Ingress {name} has no address yet: the load balancer controller gives it one"
         )
-    services = {
-        path["backend"]["service"]["name"]
-        for rule in rules
-        for path in rule.get("http", {}).get("paths", [])
-        if "service" in path["backend"]
-    }
     try:
-        _targets(api, namespace, services, health)
-    except (ApiError, AwsError) as error:
+        for service, target_groups in ingress.target_groups(api, namespace).items():
+            _look_at_targets(service, target_groups, health)
+    except (ClusterError, AwsError) as error:
         health.problems.append(str(error))
-    if address and notes.get(f"{ALB}scheme") == "internet-facing":
-        _answer(address, host, secure, notes.get(f"{ALB}healthcheck-path", "/"), health)
+    if ingress.address and ingress.is_internet_facing:
+        _look_at_answer(ingress, health)
     return health
 
 
-def _targets(api: Api, namespace: str, services: set[str], health: Health) -> None:
-    """The controller binds a target group to each service, and writes down which."""
-    groups: dict[str, list[str]] = {service: [] for service in services}
-    for version in BINDINGS:
-        for item in api.items(f"/apis/{version}/namespaces/{namespace}/targetgroupbindings"):
-            service = item["spec"]["serviceRef"]["name"]
-            if service in groups:
-                groups[service].append(item["spec"]["targetGroupARN"])
-    for service, arns in sorted(groups.items()):
-        if not arns:
-            health.problems.append(f"service {service} has no target group yet")
-        for arn in arns:
-            _states(service, arn, health)
-
-
-def _states(service: str, arn: str, health: Health) -> None:
-    found = Aws(arn.split(":")[3]).target_health(arn)
-    # One that is draining belongs to the version before.
-    states = [item for item in found if item["TargetHealth"]["State"] != "draining"]
-    if not states:
-        health.problems.append(f"service {service} has no target yet")
-        return
-    well = sum(item["TargetHealth"]["State"] == "healthy" for item in states)
-    if well == len(states):
-        health.facts.append(f"service {service}: {well} of {well} targets are healthy")
-    for item in states:
-        state = item["TargetHealth"]
-        if state["State"] != "healthy":
-            why = state.get("Description") or state.get("Reason") or "no reason given"
-            target = f"{item['Target']['Id']}:{item['Target'].get('Port', '')}"
-            health.problems.append(f"service {service}: target {target} is {state['State']}: {why}")
-
-
-def _answer(address: str, host: str, secure: bool, path: str, health: Health) -> None:
-    """Ask the load balancer itself: the name may not lead to it yet."""
+def _release_has_ingress(api: Api, namespace: str, release: str) -> bool:
+    """Whether Helm has deployed an Ingress, as far as is known: its record may not be there."""
     try:
-        status = get(address, host or address, path, secure)
+        newest = record.newest(api, release, namespace)
+    except ClusterError:
+        return True
+    return newest is None or Ingress.rendered(newest.objects()) is not None
+
+
+def _look_at_targets(service: str, target_groups: list[str], health: Health) -> None:
+    """Ask AWS for the targets of a service's target groups, which are ARNs."""
+    if not target_groups:
+        health.problems.append(f"service {service} has no target group yet")
+    for arn in target_groups:
+        targets = [
+            (target["Target"], target["TargetHealth"])
+            for target in Aws(Arn.parse(arn).region).target_health(arn)
+            # One that is draining belongs to the version before.
+            if target["TargetHealth"]["State"] != "draining"
+        ]
+        if not targets:
+            health.problems.append(f"service {service} has no target yet")
+            continue
+        healthy = sum(state["State"] == "healthy" for _, state in targets)
+        if healthy == len(targets):
+            health.facts.append(f"service {service}: {healthy} of {healthy} targets are healthy")
+        for target, state in targets:
+            if state["State"] != "healthy":
+                reason = state.get("Description") or state.get("Reason") or "no reason given"
+                address = f"{target['Id']}:{target.get('Port', '')}"
+                health.problems.append(f"service {service}: target {address} is {state['State']}: {reason}")
+
+
+def _look_at_answer(ingress: Ingress, health: Health) -> None:
+    """Ask the load balancer itself: its hosts may not lead to it yet."""
+    path = ingress.health_check_path
+    try:
+        status = get_status(ingress.address, ingress.host or ingress.address, path, ingress.is_https)
     except OSError as error:
         health.problems.append(f"GET {path} is not answered: {error}")
         return
@@ -141,8 +131,20 @@ def _answer(address: str, host: str, secure: bool, path: str, health: Health) ->
     (health.facts if 200 <= status < 300 else health.problems).append(text)
 
 
-def get(address: str, host: str, path: str, secure: bool, timeout: float = 10) -> int:
-    """The status that `address` answers to a GET as `host`; its certificate must be that of `host`."""
+def get_status(address: str, host: str, path: str, secure: bool, timeout: float = 10) -> int:
+    """Return the HTTP status that `address` answers a GET with.
+
+    Args:
+        address: a name or an IP address, with or without a port.
+        host: whom to ask for; with `secure`, the certificate must be for it.
+        path: of the request.
+        secure: use HTTPS.
+        timeout: seconds to wait for a connection, and for each part of the answer.
+
+    Raises:
+        OSError: nobody answers there, or the certificate is another's.
+        http.client.HTTPException: the answer is not HTTP.
+    """
     name, _, port = address.partition(":")
     connection = http.client.HTTPConnection(host, timeout=timeout)
     raw = socket.create_connection((name, int(port) if port else 443 if secure else 80), timeout=timeout)
@@ -154,7 +156,7 @@ def get(address: str, host: str, path: str, secure: bool, timeout: float = 10) -
 
 
 def summary(health: Health, stack: str) -> str:
-    """For the job's summary."""
+    """Return the Markdown on a stack's health for the job's summary."""
     where = f": {code(health.url)}" if health.url else ""
     if health.problems:
         text = f"### Stack {code(stack)} cannot be reached as it should{where}\n\n{pre(health.problems)}\n"

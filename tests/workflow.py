@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,49 @@ import yaml
 from sandbox.engine import PROJECT
 
 WORKFLOWS = PROJECT / ".github/workflows"
+ACTIONS = PROJECT / ".github/actions"
+LOCAL_ACTION = "./.github/actions/"
+EXPRESSION = re.compile(r"\$\{\{ *(.*?) *\}\}")
+
+Step = dict[str, Any]
 
 
 def load(name: str) -> dict[str, Any]:
-    """A workflow by its name; YAML takes its key `on` for true."""
+    """Return a workflow by its name; YAML takes its key `on` for true."""
     loaded: dict[Any, Any] = yaml.safe_load((WORKFLOWS / f"{name}.yaml").read_text())
     loaded["on"] = loaded.pop(True, None)
     return loaded
+
+
+def load_action(name: str) -> dict[str, Any]:
+    """Return one of the project's own actions by the name of its folder."""
+    loaded: dict[str, Any] = yaml.safe_load((ACTIONS / name / "action.yaml").read_text())
+    return loaded
+
+
+def steps(job: Mapping[str, Any]) -> Iterator[Step]:
+    """Yield the steps of a job, with those of the project's own actions in place of these."""
+    for step in job["steps"]:
+        action = step.get("uses", "")
+        if action.startswith(LOCAL_ACTION):
+            yield from _steps_of_action(action.removeprefix(LOCAL_ACTION), step.get("with", {}))
+        else:
+            yield step
+
+
+def _steps_of_action(name: str, given: Mapping[str, str]) -> Iterator[Step]:
+    """Yield the steps of an action, its inputs filled in, which are all that it sees of the workflow."""
+    action = load_action(name)
+    inputs = {key: str(given.get(key, about.get("default", ""))) for key, about in action["inputs"].items()}
+    expressions = {f"inputs.{key}": text for key, text in inputs.items()}
+    for step in action["runs"]["steps"]:
+        assert "${{" not in step.get("run", "")  # nobody's text gets into a shell
+        filled = {key: _filled(text, expressions) for key, text in step.get("with", {}).items()}
+        yield {**step, "with": filled} if filled else step
+
+
+def _filled(text: str, expressions: Mapping[str, str]) -> str:
+    return EXPRESSION.sub(lambda match: expressions[match[1]], text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +72,8 @@ class Runner:
     """What stands in place of `${{ … }}`; one that is not here fails the test."""
     printed: list[str] = field(default_factory=list, init=False)
     """All that its steps have printed."""
+    ran: set[str] = field(default_factory=set, init=False)
+    """The names of the steps that it has run."""
 
     @property
     def summary(self) -> str:
@@ -47,15 +85,15 @@ class Runner:
         return self.folder / "temp"
 
     def run(self, workflow: str, job: str, step: str) -> subprocess.CompletedProcess[str]:
-        """Run the step of that name."""
+        """Run the step of that name, which may be one of an action."""
         whole = load(workflow)
         described = whole["jobs"][job]
-        found = next(item for item in described["steps"] if item.get("name") == step)
-        assert "${{" not in found["run"]  # nobody's text gets into a shell
-        env = {**whole.get("env", {}), **described.get("env", {}), **found.get("env", {})}
+        (chosen,) = (item for item in steps(described) if item.get("name") == step)
+        assert "${{" not in chosen["run"]  # nobody's text gets into a shell
+        env = {**whole.get("env", {}), **described.get("env", {}), **chosen.get("env", {})}
         self.temp.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", found["run"]],
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", chosen["run"]],
             cwd=self.workspace,
             env={
                 **os.environ,
@@ -64,14 +102,12 @@ class Runner:
                 "GITHUB_STEP_SUMMARY": str(self.folder / "summary.md"),
                 "RUNNER_TEMP": str(self.temp),
                 **self.env,
-                **{key: self._filled(str(value)) for key, value in env.items()},
+                **{key: _filled(str(value), self.expressions) for key, value in env.items()},
             },
             capture_output=True,
             text=True,
             check=False,
         )
         self.printed.extend((done.stdout, done.stderr))
+        self.ran.add(step)
         return done
-
-    def _filled(self, text: str) -> str:
-        return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda found: self.expressions[found[1]], text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.ingress import Ingress
 from tests.chart.rendering import Chart, Rendered
 
 ALB = "alb.ingress.kubernetes.io"
@@ -262,3 +263,26 @@ def test_a_health_check_or_annotation_that_contradicts_is_refused(
 )
 def test_a_setting_that_aws_would_refuse_is_refused_before(chart: Chart, field: str, value: Any) -> None:
     assert f"/ingress/{field}" in chart.refusal({"ingress": {field: value}})
+
+
+def test_the_program_reads_what_the_chart_writes(chart: Chart) -> None:
+    hosts = ["shop.example.com", "*.shop.example.com"]
+    values = {
+        "hosts": hosts,
+        "scheme": "internal",
+        "group": {"name": "shared"},
+        "healthCheck": {"path": "/alive"},
+        "tls": {"enabled": True, "certificateArns": CERTIFICATES},
+        "loadBalancerAttributes": {"a": "b", "deletion_protection.enabled": "true"},
+        "annotations": {f"{ALB}/subnets": "subnet-1,subnet-2"},
+    }
+    ingress = Ingress.rendered(chart.render({"ingress": values}).objects)
+    assert ingress
+    assert (ingress.name, ingress.class_name, ingress.group) == ("mern", "alb", "shared")
+    assert ingress.hosts == hosts
+    assert ingress.services == {"mern-client", "mern-server"}
+    assert (ingress.is_internet_facing, ingress.is_https, ingress.is_protected) == (False, True, True)
+    assert ingress.health_check_path == "/alive"
+    assert ingress.certificate_arns == CERTIFICATES
+    assert ingress.subnets == ["subnet-1", "subnet-2"]
+    assert Ingress.rendered(chart.render({"ingress": {"enabled": False}}).objects) is None

@@ -28,7 +28,16 @@ from tests.conftest import FOLDER
 from tests.engine.conftest import ENGINE, Project, share_program
 from tests.engine.faults import FITTING, TOO_BIG, family, status, until
 from tests.github_api import FakeGitHub
-from tests.workflow import Runner, load
+from tests.workflow import WORKFLOWS, Runner, load, steps
+
+NOT_RUN_ON_A_CLUSTER = {
+    "make check": "it is a check of its own",
+    "make test": "it runs this test",
+    "Install the program's packages": "tests/unit/test_workflows.py does, and tests have them",
+    "Check that it can be reached": "it waits ten minutes; it is run without",
+    "Say why there is no preview": "a test of its own does, below",
+}
+"""The steps that the long test here leaves out, and why."""
 
 MANY = """{{- range $number := until 200 }}
 ---
@@ -115,6 +124,14 @@ def test_the_workflows_deploy_look_for_drift_preview_and_go_on_after_failures(
         *deploy_after_a_run_that_was_killed(repository),
     ]
 
+    commands = {
+        step.get("name", step["run"])
+        for workflow in WORKFLOWS.glob("*.yaml")
+        for job in load(workflow.stem)["jobs"].values()
+        for step in steps(job)
+        if "run" in step
+    }
+    assert commands - {name for machine in runners for name in machine.ran} == set(NOT_RUN_ON_A_CLUSTER)
     shown = [text for machine in runners for text in (machine.summary, *machine.printed)]
     assert len("".join(shown)) > 10_000
     assert not seen("".join(shown) + json.dumps([github.comments, github.issues], ensure_ascii=False))

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from components.aws import AbsentError, Aws, AwsError, CredentialsError
+from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError
 from tests.stand_ins.aws_account import aws_in_this_process
 
 REGION = "eu-central-1"
@@ -226,6 +226,27 @@ def test_an_address_where_nobody_answers_is_named_without_its_password(
     with pytest.raises(AwsError, match=r"AWS does not answer: .*http://127\.0\.0\.1:1/") as caught:
         Aws(REGION).account_id()
     assert "pw-of-proxy" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "resource"),
+    [
+        ("arn:aws:iam::123456789012:role/a/deployer", "", "role/a/deployer"),
+        (f"arn:aws-cn:eks:{REGION}:123456789012:cluster/shop", REGION, "cluster/shop"),
+        (f"arn:aws:logs:{REGION}:123456789012:log-group:shop:*", REGION, "log-group:shop:*"),
+        ("arn:aws:s3:::state", "", "state"),
+    ],
+)
+def test_the_parts_of_an_arn_are_those_of_its_text(text: str, region: str, resource: str) -> None:
+    arn = Arn.parse(text)
+    assert (arn.region, arn.resource) == (region, resource)
+    assert str(arn) == text
+
+
+@pytest.mark.parametrize("text", ["", "role/deployer", "arn:aws:iam::123456789012", "urn:a:b:c:d:e"])
+def test_what_is_no_arn_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an ARN"):
+        Arn.parse(text)
 
 
 def test_boto3_is_not_imported_before_a_question() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from components.aws import AwsError
-from components.release.kubernetes_api import ApiError
+from components.release import Api as RealApi
+from components.release.kubernetes_api import ApiError, UnreachableError
 from operations import health
 from operations.health import Health
 
@@ -31,6 +32,8 @@ class Api:
         if path not in self.answers:
             raise ApiError(404, {"message": "not found"})
         return self.answers[path]
+
+    find = RealApi.find
 
     def items(self, path: str) -> list[Any]:
         return list(self.answers.get(path, []))
@@ -106,7 +109,7 @@ def test_all_is_well(targets: dict[str, list[str]], balancer: dict[str, Any]) ->
     targets["server"] = ["healthy", "draining"]  # of the version before
     found = look(cluster(balancer["address"], "www.example.com"))
     assert found.problems == []
-    assert found.url == "http://www.example.com/"
+    assert found.url == "http://www.example.com"
     assert "service client: 2 of 2 targets are healthy" in found.facts
     assert "service server: 1 of 1 targets are healthy" in found.facts
     assert "GET /health is answered 200" in found.facts
@@ -132,6 +135,17 @@ def test_what_is_not_well_is_named_all_at_once(
     assert "cannot be reached" in health.summary(found, "staging")
 
 
+def test_a_name_is_asked_for_before_a_wildcard(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    api = cluster(balancer["address"], "*.example.com")
+    api.answers[f"{INGRESSES}/mern"]["spec"]["rules"].append({"host": "www.example.com"})
+    found = look(api)
+    assert found.problems == []
+    assert found.url == "http://www.example.com"
+    assert balancer["asked"] == [("www.example.com", "/health")]
+
+
 def test_no_address_and_no_target_group_yet(targets: dict[str, list[str]]) -> None:
     found = look(cluster(services=("client",)))
     assert "Ingress mern has no address yet" in found.problems[0]
@@ -154,7 +168,25 @@ def test_what_cannot_be_asked_is_a_problem(targets: dict[str, list[str]]) -> Non
     found = look(api)
     assert "AWS refuses DescribeTargetHealth (AccessDenied): not yours" in found.problems
     assert any("GET /health is not answered" in text for text in found.problems)
-    assert "not found" in look(Api({})).problems[0]
+    assert look(Api({})).problems == ["Ingress shop/mern is not found"]
+
+
+def test_a_cluster_that_does_not_answer_for_a_moment_is_waited_for(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    class Restarting(Api):
+        def get(self, path: str, *_: str, **__: str) -> Any:
+            if not slept:
+                raise UnreachableError("no connection to https://cluster.example")
+            return super().get(path)
+
+    slept: list[float] = []
+    api: Any = Restarting(cluster(balancer["address"]).answers)
+    assert health.wait(api, "shop", "mern", 0, slept.append).problems == [
+        "Ingress shop/mern could not be read: no connection to https://cluster.example"
+    ]
+    assert health.wait(api, "shop", "mern", 60, slept.append).problems == []
+    assert len(slept) == 1
 
 
 @pytest.mark.parametrize(("manifest", "is_fine"), [("{kind: Service}", True), ("{kind: Ingress}", False)])

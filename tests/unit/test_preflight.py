@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 from components import preflight
 from components.aws import Aws
 from components.cluster import Cluster, EksCluster
-from components.release import ApiError, ReleaseArgs, ReleasePlan
+from components.release import Api, ApiError, ReleaseArgs, ReleasePlan
 from settings import Settings
 from tests.stand_ins.aws_account import aws_in_this_process
 from tests.unit.recording import run
@@ -21,6 +21,7 @@ REGION = "eu-central-1"
 ISSUER = f"oidc.eks.{REGION}.amazonaws.com/id/1"
 AGENT = "eks-pod-identity-agent"
 ARN = f"arn:aws:acm:{REGION}:123456789012:certificate/{{}}"
+OF_IAM = "arn:aws:iam::123456789012:server-certificate/shop"
 
 CLASSES = "/apis/networking.k8s.io/v1/ingressclasses/alb"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
@@ -47,6 +48,8 @@ class FakeApi:
         if isinstance(found, Exception):
             raise found
         return found
+
+    find, items = Api.find, Api.items
 
 
 @pytest.fixture
@@ -251,13 +254,14 @@ def test_a_load_balancer_needs_tagged_subnets_in_two_zones(vpc: str, said: list[
     missing = found("internal")
     assert f"needs subnets in two zones: of {vpc} only " in missing
     assert f"only {one}, {two} in {REGION}a have the tag {tag}" in missing
-    assert f"aws ec2 create-tags --resources SUBNET --tags Key={tag},Value=1" in missing
+    assert f"aws ec2 create-tags --resources SUBNET --tags Key={tag},Value=1 --region {REGION}" in missing
     subnet(vpc, 3, "b", tag)
     assert found("internal") == ""
     assert said == []
     assert found("internet-facing") == ""
     assert said == [
-        f"no subnet of {vpc} has the tag kubernetes.io/role/elb: which to use is guessed from the routes"
+        f"no subnet of {vpc} has the tag kubernetes.io/role/elb: the load balancer controller goes by their "
+        "routes"
     ]
 
 
@@ -302,6 +306,18 @@ def certificate(arn: str, status: str, *names: str, **more: Any) -> dict[str, An
             "",
             "no certificate in the account in eu-central-1 names www.shop.example, but",
         ),
+        (
+            [certificate(ARN.format("a"), "ISSUED", "*.example")],
+            f"{ARN.format('a')},{OF_IAM}",
+            "",
+            f"whether {OF_IAM} covers www.shop.example was not checked",
+        ),
+        (
+            [certificate(ARN.format("a"), "PENDING_VALIDATION", "www.shop.example")],
+            f"{ARN.format('a')},{OF_IAM}",
+            f"the certificate for www.shop.example ({ARN.format('a')}) is PENDING_VALIDATION",
+            "",
+        ),
         (None, "", "", "the certificates could not be checked: AWS refuses ListCertificates ("),
     ],
 )
@@ -331,9 +347,9 @@ def test_all_that_is_missing_comes_together_and_can_be_switched_off(vpc: str) ->
     subnet(vpc, 1, "a", "kubernetes.io/role/elb")
     on = {"checks": {"identity": True, "subnets": True}} | controller(mode="install")
 
-    found = check([ingress()], on, vpc=vpc)
+    found = check([ingress(scheme="internet-facing")], on, vpc=vpc)
 
     assert found.startswith(
         "2 things are missing on EKS cluster shop (mern:checks switches these checks off):\n  a load balancer"
     )
-    assert check([ingress()], {"checks": {}} | controller(mode="install")) == ""
+    assert check([ingress(scheme="internet-facing")], {"checks": {}} | controller(mode="install")) == ""
