@@ -17,8 +17,9 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.chart_values import fill
 from operations.old_values import CHART, SCHEMAS, Dumper, Moved, OldValuesError, read, translate
-from settings import KEYS, SECRET_KEYS, Settings, has_existing_secret
+from settings import KEYS, SECRET_KEYS, Settings
 
 VALUES, IMAGE_TAG = "mern:values", "mern:imageTag"
 
@@ -166,10 +167,9 @@ def _check_by_helm(moved: Moved) -> str:
     helm = shutil.which("helm") or shutil.which("helm", path=str(CHART.parent / ".sandbox/bin"))
     if helm is None:
         return "The chart has not seen the values yet: there is no helm here."
-    values = json.loads(json.dumps(moved.values))
-    for part in ("mernServer", "pythonScript"):
-        if not has_existing_secret(values, part):
-            values.setdefault(part, {})["mongodbUri"] = "mongodb://placeholder"
+    values = fill(
+        moved.values, image_tag=moved.image_tag, credentials={"mongodbUri": "mongodb://placeholder"}
+    )
     done = subprocess.run(
         [helm, "template", "mern", str(CHART), "--values", "-"],
         input=json.dumps(values),

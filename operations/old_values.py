@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from components.chart_values import IMAGES, image_tag_of, shared_image_tag
+from components.release.values import remove
+
 CHART = Path(__file__).parent.parent / "chart"
 Keys = tuple[str, ...]
 
@@ -265,7 +268,7 @@ def translate(old: Mapping[str, Any], remarks: list[str] | None = None) -> Moved
             _walk(moved, None, (key,), (), value)
         else:
             _elsewhere(moved, (key,), value)
-    _same_tag(moved)
+    _take_common_tag(moved)
     return moved
 
 
@@ -463,20 +466,15 @@ def _hosts(moved: Moved, old: Keys, value: Any) -> bool:
     return True
 
 
-def _same_tag(moved: Moved) -> None:
-    """One tag for all images is the stack's `imageTag`."""
-    images = [moved.values.get(part, {}).get("image", {}) for part in list(PARTS)[:3]]
-    tags = {image.get("tag") for image in images}
-    if len(tags) == 1 and None not in tags and moved.image_tag in (None, *tags):
-        moved.image_tag = tags.pop()
-    for image in images:
-        if moved.image_tag and image.get("tag") == moved.image_tag:
-            del image["tag"]
-    for part in list(PARTS)[:3]:
-        if moved.values.get(part, {}).get("image") == {}:
-            del moved.values[part]["image"]
-        if moved.values.get(part) == {}:
-            del moved.values[part]
+def _take_common_tag(moved: Moved) -> None:
+    """Make one tag for all images the stack's `imageTag`."""
+    tag = moved.image_tag or shared_image_tag(moved.values)
+    if tag is None:
+        return
+    moved.image_tag = tag
+    for part in IMAGES:
+        if image_tag_of(moved.values, part) == tag:
+            remove(moved.values, (part, "image", "tag"))
 
 
 # ---- credentials

@@ -6,7 +6,6 @@ values that Helm has recorded go back into the stack file, the preview shows wha
 """
 
 import argparse
-import copy
 import json
 import os
 import re
@@ -20,27 +19,24 @@ import pulumi
 import yaml
 from pulumi import automation as auto
 
-from components.mern_application import CHART, IMAGES, RELEASE
+from components import chart_values
+from components.mern_application import CHART, RELEASE
 from components.release import OURS, adoption, chart, record
 from components.release.api import Api, ApiError
 from components.release.record import Record
 from components.release.secret_values import holds, map_leaves, mask
-from components.service_account_role import ROLE_ANNOTATION
+from components.release.values import get
 from operations import chart_history, cluster, engine
 from operations.move import IMAGE_TAG, VALUES, MoveError, end_of, read_stack_file, with_config
 from operations.old_values import Dumper, holds_credential
 from operations.report import GONE, shorten
-from settings import IMAGE_TAG_VARIABLE, SECRET_VALUES, TAG_PATTERN
+from settings import IMAGE_TAG_VARIABLE, SECRET_KEYS
 
 Keys = tuple[str, ...]
 Change = tuple[Keys, Any, Any]
 """Where in `config` of the stack file, what stands there, and what it becomes; GONE: nothing."""
 OpenStack = Callable[[str], auto.Stack]
 
-CREDENTIALS = [tuple(path.split(".")) for path in SECRET_VALUES]
-ROLE = ("pythonScript", "serviceAccount", "annotations", ROLE_ANNOTATION)
-PUT_IN = (ROLE, ("mernServer", "existingSecretChecksum"))
-"""What the program adds to the chart's values, beside credentials and image tags."""
 TAKEN_OVER = adoption.DESCRIPTION.partition("{")[0]
 
 
@@ -248,7 +244,8 @@ def _read(name: str, open_stack: OpenStack) -> Known:
         )
     texts = set(secrets)
     for each in history:
-        texts |= {*adoption.secrets_in(each), *_texts(each.values)}
+        credentials = [text for _, text in chart_values.credentials_in(each.values)]
+        texts |= {*adoption.secrets_in(each), *(text for text in credentials if isinstance(text, str))}
     return Known(
         stack=name,
         config=config,
@@ -257,15 +254,6 @@ def _read(name: str, open_stack: OpenStack) -> Known:
         history=history,
         secrets=sorted(texts - {""}, key=len, reverse=True),
     )
-
-
-def _texts(values: Any) -> Iterator[str]:
-    """The credentials in a revision's values, where the chart takes them."""
-    for path in CREDENTIALS:
-        found = _at(values, path)
-        for text in found.values() if isinstance(found, Mapping) else [found]:
-            if isinstance(text, str):
-                yield text
 
 
 def _wanted(known: Known, revision: int, config: Mapping[str, Any]) -> Record:
@@ -356,10 +344,7 @@ def config_of(
     """
     today = config.get(VALUES)
     own = today if isinstance(today, Mapping) else {}
-    values = copy.deepcopy(dict(found.values))
-    for path in (*CREDENTIALS, *(path for path in PUT_IN if _at(own, path) is GONE)):
-        _cut(values, path)
-    image_tag = _take_tags(values, own, newest.values)
+    values, image_tag = chart_values.strip(found.values, own, newest.values)
     left = []
     changed = [part for change in differences(own, values) for part in _parts(*change)]
     for path, now, then in changed:
@@ -383,31 +368,6 @@ def _parts(path: Keys, now: Any, then: Any) -> Iterator[Change]:
             yield from _parts((*path, key), now, below)
     else:
         yield path, now, then
-
-
-def _take_tags(values: dict[str, Any], own: Any, running: Any) -> str | None:
-    """The tag for `mern:imageTag`: the one that the parts share, taken out of `values`; where they do
-    not, a tag that `mern:values` has today stays there."""
-    places = [(part, "image", "tag") for part in IMAGES]
-    tags = {place: _tag(values, place) for place in places}
-    shared = set(tags.values())
-    if len(shared) > 1:
-        places = [place for place in places if _tag(own, place) is None]
-        shared = {tags[place] for place in places}
-    tag = shared.pop() if len(shared) == 1 else None
-    if tag is not None and not re.fullmatch(TAG_PATTERN, tag):
-        tag = None
-    for place, text in tags.items():
-        if text is None and (tag or _tag(running, place)):
-            _put(values, place, "")  # else it would get that one
-        elif tag and place in places:
-            _cut(values, place)
-    return tag
-
-
-def _tag(values: Any, place: Keys) -> str | None:
-    found = _at(values, place)
-    return str(found) if isinstance(found, str | int | float) and found != "" else None
 
 
 def _is_secret(path: Keys, value: Any, secrets: list[str], is_ours: bool) -> bool:
@@ -588,19 +548,18 @@ def _report(found: Record, changes: list[Change], back: Back, known: Known) -> s
 
 def other_credentials(found: Record, known: Known) -> list[str]:
     """The config keys of credentials that are not what they were at `found`."""
-    names = set()
-    for key in dict.fromkeys(SECRET_VALUES.values()):
-        places = [tuple(path.split(".")) for path, filled in SECRET_VALUES.items() if filled == key]
-        then = [text for place in places if (text := _at(found.values, place)) is not GONE]
-        today: Any = known.config.get(f"mern:{key}", GONE)
-        if key == "serverSecrets":
-            old = then[0] if then and isinstance(then[0], Mapping) else {}
-            new = {} if today is GONE else json.loads(today)
-            differing = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
-            names |= {f"mern:{key}.{name}" for name in differing}
-        elif any(text != today for text in then or [GONE]):
-            names.add(f"mern:{key}")
-    if _at(found.values, ROLE) != _at(known.history[-1].values, ROLE):
+    then: dict[str, set[Any]] = {}
+    for key, text in chart_values.credentials_in(found.values):
+        then.setdefault(key, set()).add(text)
+    today: dict[str, set[Any]] = {}
+    for key in SECRET_KEYS:
+        text = known.config.get(f"mern:{key}")
+        if text is not None and key == "serverSecrets":
+            today |= {f"{key}.{name}": {secret} for name, secret in json.loads(text).items()}
+        elif text is not None:
+            today[key] = {text}
+    names = {f"mern:{key}" for key in then.keys() | today.keys() if then.get(key) != today.get(key)}
+    if get(found.values, chart_values.ROLE) != get(known.history[-1].values, chart_values.ROLE):
         names.add("mern:pythonScript")
     return sorted(names)
 
