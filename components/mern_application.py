@@ -1,39 +1,32 @@
-"""The MERN application on a cluster: its namespace, the values of its chart, and the release."""
+"""The MERN application on a cluster: its namespace, and the release of its chart."""
 
 import asyncio
-import copy
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, controller_of
 from components.release import (
-    Api,
     ChartRelease,
+    ClusterError,
     ReleaseArgs,
     ReleasePlan,
-    adoption,
     plan_release,
-    record,
 )
 from components.service_account_role import (
-    ROLE_ANNOTATION,
     ServiceAccountRole,
     ServiceAccountRoleArgs,
     associate,
     role_arn,
 )
-from settings import NamespaceSettings, Settings, has_existing_secret
+from settings import NamespaceSettings, Settings
 
 RELEASE = "mern"
 CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
-IMAGES = ("mernClient", "mernServer", "pythonScript")
 
 SCRIPT = "python-script"
 NO_ADDRESS = "none yet: the load balancer is being made; `pulumi up` again shows its address"
@@ -47,8 +40,8 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
             refuses objects.
         pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime.
     """
-    values = chart_values(settings, _running_values(settings, cluster), cluster.eks)
-    _put_checksum(values, settings.namespace.name, cluster.api)
+    role = _irsa_role(settings, cluster.eks)
+    values = values_of_stack(settings, cluster, release=RELEASE, role=role)
     args = ReleaseArgs(
         chart=CHART,
         name=RELEASE,
@@ -95,118 +88,12 @@ def _refuse_short_timeout(plan: ReleasePlan) -> None:
         )
 
 
-def chart_values(settings: Settings, running: Mapping[str, Any], eks: EksCluster | None) -> dict[str, Any]:
-    """The chart's values: `mern:values`, the image tag, the credentials, and the script's role.
-
-    Args:
-        settings: of the stack.
-        running: the values of what runs now; they give the image tags that the config leaves open.
-        eks: where the script's role is made, if the stack makes one.
-    """
-    values = copy.deepcopy(settings.values)
-    for part in IMAGES:
-        tag = settings.image_tag or _tag(running, part)
-        if tag:
-            _put(values, f"{part}.image", "tag", tag)
-    for part in ("mernServer", "pythonScript"):
-        if not has_existing_secret(values, part):
-            _put(values, part, "mongodbUri", settings.mongodb_uri)
-    if settings.server_secrets:
-        _put(values, "mernServer", "secrets", settings.server_secrets)
-    if settings.aws_access_key_id and settings.aws_secret_access_key:
-        _put(values, "pythonScript", "awsAccessKeyId", settings.aws_access_key_id)
-        _put(values, "pythonScript", "awsSecretAccessKey", settings.aws_secret_access_key)
-    if settings.python_script and settings.python_script.identity == "irsa":
-        role = settings.python_script.role_arn or (eks and role_arn(eks, SCRIPT))
-        _put(values, "pythonScript.serviceAccount.annotations", ROLE_ANNOTATION, role)
-    return values
-
-
-def _put(values: dict[str, Any], path: str, key: str, value: Any) -> None:
-    """Set `key` at `path` unless the stack's own values have it. A mapping that is none is left
-    alone, for the chart's schema to refuse."""
-    for part in path.split("."):
-        inner = values.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return
-        values = inner
-    values.setdefault(key, value)
-
-
-def _running_values(settings: Settings, cluster: Cluster) -> Mapping[str, Any]:
-    """The values of what serves, where the config leaves an image tag to that.
-
-    Raises:
-        pulumi.RunError: in an `up`, they cannot be read: the chart's own tags would replace what runs.
-    """
-    if settings.image_tag or all(_tag(settings.values, part) for part in IMAGES):
-        return {}
-    namespace = settings.namespace.name
-    try:
-        running = _serving(cluster.api, namespace)
-    except Exception as error:  # whatever keeps the cluster away: the preview goes on
-        text = (
-            f"mern:imageTag is not set, and which images run in {namespace} could not be read "
-            f"({str(error) or type(error).__name__})"
-        )
-        if not pulumi.runtime.is_dry_run():
-            raise pulumi.RunError(f"{text}\n      pulumi config set mern:imageTag TAG") from None
-        pulumi.log.warn(f"{text}: the chart's own tags are shown")
-        return {}
-    if running is None:
-        return {}
-    tags = [f"{part} {_tag(running.values, part) or 'as the chart says'}" for part in IMAGES]
-    pulumi.log.info(
-        f"mern:imageTag is not set: images stay as in revision {running.revision}: {', '.join(tags)}"
-    )
-    return running.values
-
-
-def _serving(api: Api, namespace: str) -> record.Record | None:
-    """The revision that serves: not one that failed, or was left pending."""
-    newest = record.newest(api, RELEASE, namespace)
-    return adoption.with_values(api, record.basis(api, newest)) if newest else None
-
-
-def _put_checksum(values: dict[str, Any], namespace: str, api: Api) -> None:
-    """Have the server's pods restart when somebody else's Secret that they read has other data."""
-    if not has_existing_secret(values, "mernServer"):
-        return
-    name = values["mernServer"]["existingSecret"]
-    try:
-        data = api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}").get("data") or {}
-    except Exception as error:
-        known = _recorded_checksum(api, namespace)
-        then = "a change of it restarts no pods" if known else "pods wait until it is there"
-        pulumi.log.warn(
-            f"Secret {name}, which mern:values mernServer.existingSecret names, could not be read "
-            f"({str(error) or type(error).__name__}): {then}"
-        )
-    else:
-        known = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-    if known:
-        _put(values, "mernServer", "existingSecretChecksum", known)
-
-
-def _recorded_checksum(api: Api, namespace: str) -> str:
-    """The checksum that runs."""
-    try:
-        running = _serving(api, namespace)
-    except Exception:
-        return ""  # then the plan says that the cluster cannot be asked
-    part = running.values.get("mernServer") if running else None
-    return str(part.get("existingSecretChecksum") or "") if isinstance(part, Mapping) else ""
-
-
-def _tag(values: Mapping[str, Any], part: str) -> str | None:
-    """The image tag in values that someone else may have made: any shape."""
-    for key in (part, "image"):
-        inner = values.get(key)
-        if not isinstance(inner, Mapping):
-            return None
-        values = inner
-    tag = values.get("tag")
-    return str(tag) if tag else None
+def _irsa_role(settings: Settings, eks: EksCluster | None) -> str | None:
+    """Return the ARN of the role that the script's ServiceAccount names, None where it names none."""
+    script = settings.python_script
+    if script is None or script.identity != "irsa":
+        return None
+    return script.role_arn or (role_arn(eks, SCRIPT) if eks else None)
 
 
 class MernApplication(pulumi.ComponentResource):
@@ -318,8 +205,8 @@ async def _address(plan: ReleasePlan) -> str:
     """Return the load balancer's address, or a sentence that says why there is none."""
     try:
         live = await asyncio.to_thread(_live_ingress, plan)
-    except Exception as error:
-        return f"could not be read ({str(error) or type(error).__name__})"
+    except ClusterError as error:
+        return f"could not be read ({error})"
     return live.address if live and live.address else NO_ADDRESS
 
 

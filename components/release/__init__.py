@@ -32,6 +32,5 @@ __all__ = [
 import re
 
 from components.release.description import OURS as _OURS
-from components.release.plan import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
 
 OURS = re.compile(_OURS.pattern.replace("files>", "plain>"))

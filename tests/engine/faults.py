@@ -1000,7 +1000,7 @@ def _(project: Project) -> Iterator[None]:
         killed_up(project, "pending-rollback")
     found = newest(api(project), "mern", project.namespace)
     assert found
-    until(lambda: found.surely_dead(api(project).now(), 4))
+    until(lambda: found.has_surely_ended(api(project).now(), 4))
     with clock_off(project, -1):
         yield
 

@@ -16,6 +16,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, Service
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 
 from components import mern_application
+from components.chart_values import existing_secret_checksum
 from components.release import Api, record
 from sandbox.engine import PROJECT
 from tests.chart.rendering import Chart
@@ -360,8 +361,7 @@ def test_the_checksum_of_somebody_elses_secret_is_that_of_its_data(
 
     def checksum() -> str:
         values: dict[str, Any] = {"mernServer": {"existingSecret": "vault"}}
-        mern_application._put_checksum(values, namespace, api)
-        return str(values["mernServer"].get("existingSecretChecksum", ""))
+        return existing_secret_checksum(values, namespace, api, "mern")
 
     assert checksum() == ""
     [warning] = said

@@ -45,8 +45,11 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     base.write_text(BASE)
     staging.write_text(STAGING)
     project.configure(release={"timeout": 600})  # the local stack has no zero downtime to wait for
+    project.make()
     monkeypatch.chdir(project.folder)
-    monkeypatch.setenv("PATH", project.cluster.env["PATH"])
+    for name, value in {**project.environment(), "PATH": project.cluster.env["PATH"]}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("operations.engine.PROJECT", project.folder)
     command = ["operations", "move", "-f", str(base), "-f", str(staging), "--stack", project.stack]
     monkeypatch.setattr("sys.argv", [*command, "--write", "--replace"])
 

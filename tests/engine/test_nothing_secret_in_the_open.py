@@ -11,11 +11,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from lightkube.resources.core_v1 import Namespace, Secret
+from pulumi.automation import ConfigValue
 
 from components.release.hooks import REPORT_VARIABLE
 from operations import engine, report
@@ -55,10 +54,9 @@ def restore_chart(project: Project) -> None:
 
 def everything(project: Project, run: Run) -> str:
     """What a run shows and leaves: its output, its events, the state, the stack file, what CI writes."""
-    config = {key: SimpleNamespace(value=text, secret=True) for key, text in project.secrets.items()}
-    stack: Any = SimpleNamespace(get_all_config=lambda: config)
+    config = {key: ConfigValue(text, secret=True) for key, text in project.secrets.items()}
     told = engine.Run(command="up", ok=run.ok)
-    engine.gather(told, run.reported, engine.secrets_of(stack))
+    engine.gather(told, run.reported, engine.secrets_in(config))
     written = report.comment(told, project.stack) + report.summary(told, project.stack)
     assert run.events
     return "\n".join([run.output, run.events, written, project.raw_state(), project.config_file.read_text()])

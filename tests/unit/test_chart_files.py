@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from components.release import chart
+from components.release import ChartError, chart
 from components.release.secrets import Secrets
 from sandbox.engine import PROJECT
 
@@ -95,10 +95,10 @@ def test_the_digest_covers_just_the_files_that_helm_packs(tmp_path: Path, helm: 
 
 
 def test_a_folder_without_a_chart_is_named(tmp_path: Path) -> None:
-    with pytest.raises(chart.ChartError, match=r"cannot read Chart\.yaml"):
+    with pytest.raises(ChartError, match=r"cannot read Chart\.yaml"):
         chart.describe(str(tmp_path))
     (tmp_path / "Chart.yaml").write_text("name: [")
-    with pytest.raises(chart.ChartError, match="gives no name and version"):
+    with pytest.raises(ChartError, match="gives no name and version"):
         chart.describe(str(tmp_path))
 
 

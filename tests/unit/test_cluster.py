@@ -199,13 +199,13 @@ def test_operations_find_the_cluster_of_a_stack_in_the_same_way(account: str) ->
         namespace={"name": "mern-shop"},
     )
     with pytest.raises(RuntimeError, match=f"account {account} has no EKS cluster shop in {REGION}"):
-        of_stack.connect(place)
+        of_stack.connect(place.get_all_config())
     role = f"arn:aws:iam::{account}:role/cluster"
     eks = boto3.client("eks", region_name=REGION)
     made = eks.create_cluster(name="shop", roleArn=role, resourcesVpcConfig={"subnetIds": []})["cluster"]
 
     config: Any
-    config, namespace = of_stack.connect(place)
+    config, namespace = of_stack.connect(place.get_all_config())
 
     assert namespace == "mern-shop"
     assert config["clusters"][0]["cluster"]["server"] == made["endpoint"]
@@ -216,4 +216,4 @@ def test_operations_name_a_kube_config_that_is_not_there() -> None:
     place: Any = Stack(cluster={"kubeconfig": "/nowhere", "context": "laptop"}, namespace={"name": "mern"})
 
     with pytest.raises(RuntimeError, match=r"mern:cluster\.kubeconfig: cannot read /nowhere"):
-        of_stack.connect(place)
+        of_stack.connect(place.get_all_config())

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 from urllib.parse import quote, quote_plus
@@ -17,6 +16,7 @@ from urllib.parse import quote, quote_plus
 import pulumi
 import pytest
 import yaml
+from pulumi.automation import ConfigValue
 from pulumi.automation.events import EngineEvent
 from pydantic import SecretStr
 
@@ -38,7 +38,7 @@ from components.release.findings import Finding, texts_of
 from components.release.hooks import Hooks
 from components.release.kubernetes_api import ApiError, UnknownKindError, UnreachableError
 from components.release.secrets import Messages, Secrets
-from operations import cluster, engine, old_values, report, rollback
+from operations import cluster, credentials, engine, report, rollback, stack_file
 from operations.__main__ import main
 from settings import Settings
 from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
@@ -153,15 +153,18 @@ class Rollback:
         history = self.history(chart.describe("chart"))
         monkeypatch.setattr(record, "history", lambda *_: history)
         monkeypatch.setattr(
-            engine, "run", lambda _, command: engine.Run(command=command, ok=True, changed=True)
+            engine, "run", lambda _, command, __: engine.Run(command=command, ok=True, changed=True)
         )
-        write = rollback._write
+        self.stack = engine.open_stack("shop")
+        config = {key: ConfigValue(text, secret=True) for key, text in PARTS.items()}
+        monkeypatch.setattr(self.stack, "get_all_config", lambda: config)
+        edit = stack_file.edit
 
-        def writing(file: Path, text: str) -> None:
-            self.written.append(text)
-            write(file, text)
+        def editing(*given: Any) -> None:
+            edit(*given)
+            self.written.append(self.file.read_text())
 
-        monkeypatch.setattr(rollback, "_write", writing)
+        monkeypatch.setattr(stack_file, "edit", editing)
 
     def history(self, ours: str) -> list[record.Record]:
         first = {
@@ -190,15 +193,13 @@ class Rollback:
 
     def __call__(self, *arguments: str) -> int:
         self.written.clear()
-        config = {key: SimpleNamespace(value=text, secret=True) for key, text in PARTS.items()}
-        stack = SimpleNamespace(name="shop", get_all_config=lambda: config)
-        return main(["rollback", *arguments, "--stack", "shop"], lambda _: stack)
+        return main(["rollback", *arguments, "--stack", "shop"], lambda _: self.stack)
 
 
 def test_a_rollback_shows_and_writes_nothing_and_only_by_its_masks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rolled_back = Rollback(tmp_path, monkeypatch)
+    rolled_back = Rollback(project, monkeypatch)
 
     assert rolled_back() == 0
     assert rolled_back("0") == 1  # it failed
@@ -228,9 +229,11 @@ def test_a_rollback_shows_and_writes_nothing_and_only_by_its_masks(
 
 
 def test_values_files_are_moved_without_it_and_only_as_it_is_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stack_file, old, broken = (tmp_path / name for name in ("Pulumi.staging.yaml", "old.yaml", "broken.yaml"))
+    file_of_stack, old, broken = (
+        project / name for name in ("Pulumi.staging.yaml", "old.yaml", "broken.yaml")
+    )
     env = {
         "DB_PASSWORD": CANARY,
         "CACHE": f"redis://:{quote(CANARY)}@cache.invalid",
@@ -241,12 +244,11 @@ def test_values_files_are_moved_without_it_and_only_as_it_is_known(
     script = {"aws": {"accessKeyId": PARTS["mern:awsAccessKeyId"], "secretAccessKey": CANARY}}
     old.write_text(yaml.safe_dump({"mern-server": server, "python-script": script}))
     broken.write_text(f"mern-server:\n  jwtSecret: [{json.dumps(CANARY)}\n  mongodbUri: {json.dumps(URI)}\n")
-    monkeypatch.chdir(tmp_path)
 
     def run(file: Path) -> str:
-        stack_file.write_text("config:\n  mern:namespace: {name: shop}\n")
+        file_of_stack.write_text("config:\n  mern:namespace: {name: shop}\n")
         main(["move", str(file), "--stack", "staging", "--write"])
-        return "".join(capfd.readouterr()) + stack_file.read_text()
+        return "".join(capfd.readouterr()) + file_of_stack.read_text()
 
     moved = run(old)
     assert "replicas: 2" in moved
@@ -257,7 +259,7 @@ def test_values_files_are_moved_without_it_and_only_as_it_is_known(
     refused = run(broken)
     assert "error: " in refused
     assert not seen(refused)
-    monkeypatch.setattr(old_values, "_is_credential", lambda *_: False)
+    monkeypatch.setattr(credentials, "is_credential", lambda *_: False)
     assert seen(run(old))
 
 
@@ -286,7 +288,7 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
 
     assert "[secret]" in written()
     assert not seen(written())
-    for name, without in (("mask", unmasked), ("plain", lambda value, _: value)):
+    for name, without in (("mask", unmasked), ("redact", lambda value, _: value)):
         with monkeypatch.context() as patch:
             patch.setattr(engine, name, without)
             assert seen(written())

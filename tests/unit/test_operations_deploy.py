@@ -170,4 +170,4 @@ def test_a_failed_rollout_is_not_tried_again(fake: FakeGitHub) -> None:
 
 def test_what_the_engine_says_before_the_program_runs_is_the_reason() -> None:
     text = "\n code: 255\n stdout: \n stderr: error: could not open the bucket\n"
-    assert engine.said(auto.errors.CommandError(text)) == "could not open the bucket"
+    assert engine.stderr_of(auto.errors.CommandError(text)) == "could not open the bucket"

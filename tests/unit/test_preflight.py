@@ -13,6 +13,7 @@ from components import preflight
 from components.aws import Aws
 from components.cluster import Cluster, EksCluster
 from components.release import Api, ApiError, ReleaseArgs, ReleasePlan
+from components.release.secrets import Secrets
 from settings import Settings
 from tests.stand_ins.aws_account import aws_in_this_process
 from tests.unit.recording import run
@@ -109,7 +110,7 @@ def check(
     )
     api: Any = FakeApi(in_cluster or {})
     args = ReleaseArgs(chart="./chart", name="mern", namespace="mern")
-    plan = ReleasePlan(args=args, api=api, description="", objects=objects, secrets=[], notes=[])
+    plan = ReleasePlan(args=args, api=api, description="", objects=objects, secrets=Secrets())
 
     def program() -> None:
         provider = kubernetes.Provider("cluster")

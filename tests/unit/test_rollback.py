@@ -1,15 +1,15 @@
-"""What a revision says of a stack's config, how it gets into the stack file, and what stands against it."""
+"""What a revision says of a stack's config, how often it is asked, and what stands against a rollback."""
 
+import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from pulumi import automation as auto
 
 from components.release import chart, record
 from components.release.kubernetes_api import ApiError
@@ -17,8 +17,8 @@ from components.release.record import Record
 from components.service_account_role import ROLE_ANNOTATION
 from operations import chart_history, cluster, engine, rollback
 from operations.__main__ import main
-from operations.move import MoveError
-from operations.rollback import config_of, differences, with_changes
+from operations.rollback import ReleaseHistory, RestoredConfig, restored_config
+from sandbox.engine import PROJECT
 from settings import IMAGE_TAG_VARIABLE
 
 URI = "mongodb://app:made-up-password@mongo.example/mern"
@@ -61,9 +61,25 @@ def tags(client: Any, server: Any, script: Any) -> dict[str, Any]:
     return {part: {"image": {"tag": tag}} for part, tag in parts if tag is not None}
 
 
-def back(found: Record, newest: Record | None = None, **config: Any) -> dict[str, Any]:
+def history_of(*revisions: Record, **config: str) -> ReleaseHistory:
+    return ReleaseHistory(
+        name="shop",
+        stack=None,
+        config={f"mern:{key}": auto.ConfigValue(text, secret=True) for key, text in config.items()},
+        api=None,  # type: ignore[arg-type]
+        namespace="shop",
+        revisions=list(revisions),
+        secrets=[URI],
+    )
+
+
+def restored(then: Record, newest: Record | None = None, **config: Any) -> RestoredConfig:
     own = {f"mern:{key}": value for key, value in config.items()}
-    return config_of(found, newest or found, own, [URI], True).config
+    return restored_config(then, history_of(then, newest or then), own)
+
+
+def back(then: Record, newest: Record | None = None, **config: Any) -> dict[str, Any]:
+    return restored(then, newest, **config).config
 
 
 def test_what_the_program_adds_is_taken_out_again() -> None:
@@ -106,15 +122,15 @@ def test_image_tags_go_where_they_have_their_place(
 def test_a_credential_never_gets_into_the_stack_file() -> None:
     env = {"env": {"COPY": f"see {URI}", "LEVEL": "debug"}}
     found = revision(mernServer=env, legacy={"password": "pass-of-old"})
-    own = {"mern:values": {"mernServer": {"env": {"COPY": "none"}}}}
+    own = {"mernServer": {"env": {"COPY": "none"}}}
 
-    ours = config_of(found, found, own, [URI], True)
-    foreign = config_of(found, found, own, [URI], False)
+    ours = restored(found, values=own)
+    foreign = restored(replace(found, description="Upgrade complete"), values=own)
 
     assert ours.config["mern:values"]["mernServer"]["env"] == {"COPY": "none", "LEVEL": "debug"}
-    assert ours.left == ["mern:values.mernServer.env.COPY"]
+    assert ours.kept == ["mern:values.mernServer.env.COPY"]
     assert "legacy" not in foreign.config["mern:values"]
-    assert foreign.left == [*ours.left, "mern:values.legacy.password"]
+    assert foreign.kept == [*ours.kept, "mern:values.legacy.password"]
 
 
 def test_a_value_that_was_set_to_nothing_stays_where_helm_keeps_no_record_of_it() -> None:
@@ -122,56 +138,6 @@ def test_a_value_that_was_set_to_nothing_stays_where_helm_keeps_no_record_of_it(
     assert back(revision(), values=own) == {"mern:values": own}
     then = revision(2, mernClient={"replicas": None})
     assert back(revision(), then, values=own) == {"mern:values": {}}
-
-
-def changed(text: str, new: dict[str, Any]) -> str:
-    config = yaml.safe_load(text)["config"]
-    own = {key: config[key] for key in ("mern:values", "mern:imageTag") if key in config}
-    return with_changes(text, list(differences(own, new)), new)
-
-
-def test_only_what_differs_is_written() -> None:
-    values = {"mernClient": {"replicas": 2, "resources": {"requests": {"cpu": 1}}, "env": {"A": "1"}}}
-    written = changed(STACK, {"mern:values": values | {"ingress": {"hosts": ["a", "b"]}}})
-    assert written == STACK.replace('  mern:imageTag: "2.0" # by CI\n', "").replace(
-        "replicas: 3", "replicas: 2"
-    ).replace("cpu: 1}}\n", "cpu: 1}}\n      env:\n        A: '1'\n").replace(
-        "        - shop.example.com", "      - a\n      - b"
-    )
-
-
-def test_quotes_stay() -> None:
-    values = yaml.safe_load(STACK)["config"]["mern:values"]
-    assert changed(STACK, {"mern:values": values, "mern:imageTag": "1.0"}) == STACK.replace("2.0", "1.0")
-
-
-def test_line_endings_stay() -> None:
-    text = STACK.replace("\n", "\r\n")
-    assert changed(text, {"mern:values": {}, "mern:imageTag": "1"}).count("\n") == changed(
-        text, {"mern:values": {}, "mern:imageTag": "1"}
-    ).count("\r\n")
-
-
-LEAVES = st.one_of(st.integers(0, 9), st.booleans(), st.none(), st.text(max_size=4), st.just("a\nb\n"))
-NAMES = st.sampled_from(["a", "b", "c.d", "e"])
-VALUES = st.recursive(
-    st.one_of(LEAVES, st.lists(LEAVES, max_size=2)), lambda below: st.dictionaries(NAMES, below, max_size=3)
-)
-MAPS = st.dictionaries(NAMES, VALUES, max_size=3)
-
-
-@given(MAPS, MAPS, st.booleans())
-def test_any_values_can_be_written_over_any_others(old: Any, new: Any, flow: bool) -> None:
-    config = {"mern:values": old, "mern:release": {"timeout": 5}}
-    style: Any = {"default_flow_style": None} if flow else {}
-    text = yaml.safe_dump({"config": config}, sort_keys=False, **style)
-    try:
-        written = changed(text, {"mern:values": new, "mern:imageTag": "1"})
-    except MoveError:
-        return
-    assert yaml.safe_load(written) == {
-        "config": {"mern:values": new, "mern:release": {"timeout": 5}, "mern:imageTag": "1"}
-    }
 
 
 # ---- what stands against it
@@ -253,16 +219,8 @@ def test_what_cannot_be_done_is_one_clear_line(
 
 
 def test_credentials_that_were_others_are_named() -> None:
-    def others(found: Record, newest: Record, **config: str) -> list[str]:
-        known = rollback.Known(
-            stack="shop",
-            config={f"mern:{key}": text for key, text in config.items()},
-            api=None,  # type: ignore[arg-type]
-            namespace="shop",
-            history=[newest],
-            secrets=[],
-        )
-        return rollback.other_credentials(found, known)
+    def others(then: Record, newest: Record, **config: str) -> list[str]:
+        return rollback.other_credentials(then, history_of(newest, **config))
 
     only_one = revision(mernServer={"mongodbUri": URI, "secrets": {"A": "1", "B": "2"}})
     assert others(only_one, only_one, mongodbUri=URI, serverSecrets='{"A": "1", "B": "2"}') == []
@@ -309,12 +267,13 @@ def test_the_revisions_are_listed(
     assert capsys.readouterr().out == (
         "Revisions of release mern in namespace shop:\n"
         f"  1  2026-03-01 12:30 UTC  superseded  {OURS}\n"
-        f"     differs from the stack file in: mern:imageTag, mern:values\n"
+        f"     differs from the stack file in: mern:imageTag, mern:values.mernClient, mern:values.ingress\n"
         "  2  2026-03-01 12:30 UTC  superseded  Rollback to 1\n"
-        f"     differs from the stack file in: mern:values\n"
+        "     differs from the stack file in: mern:values.mernClient, mern:values.ingress\n"
         "  3  2026-03-01 12:30 UTC  failed  it broke: [secret]\n"
         "  4  2026-03-01 12:30 UTC  deployed  Upgrade complete\n"
-        f"     differs from the stack file in: the chart's files, mern:imageTag, mern:values\n"
+        f"     differs from the stack file in: the chart's files, mern:imageTag, mern:values.mernClient, "
+        "mern:values.ingress\n"
     )
 
 
@@ -341,3 +300,41 @@ def test_the_commit_of_a_chart_is_found_also_on_another_branch(folder: Path) -> 
         assert found is not None
         assert found.subject == f"Version {subject}"
     assert chart_history.commit_of(OURS) is None
+
+
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_the_stack_is_opened_and_its_config_read_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    (project / "Pulumi.shop.yaml").write_text(STACK)
+    shutil.copytree(PROJECT / "chart", project / "chart")
+    ours = chart.describe("chart")
+    stack = engine.open_stack("shop")
+    asked = list[str]()
+    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr(record, "history", lambda *_: [revision(1, ours), revision(2, ours, "deployed")])
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    read = stack.workspace.pulumi_command.run
+
+    def run(arguments: list[str], *others: Any) -> Any:
+        asked.append(" ".join(arguments[:2]))
+        return read(arguments, *others)
+
+    def deploy(_: Any, command: str, secrets: list[str]) -> engine.Run:
+        asked.append(command)
+        assert "3 # of three" not in (project / "Pulumi.shop.yaml").read_text()
+        return engine.Run(command=command, ok=True, changed=True)
+
+    monkeypatch.setattr(stack.workspace.pulumi_command, "run", run)
+    monkeypatch.setattr(engine, "run", deploy)
+
+    code = main(["rollback", "1", "--stack", "shop"], lambda _: stack)
+
+    file = (project / "Pulumi.shop.yaml").read_bytes()
+    read_and_edited = ["config --show-secrets", "config set-all", "config rm-all", "preview"]
+    if answer == "n":
+        assert (code, file) == (1, STACK.encode())
+        assert asked == read_and_edited
+    else:
+        assert (code, b"mern:values: {}" in file) == (0, True)
+        assert asked == [*read_and_edited, "up"]
