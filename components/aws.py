@@ -96,7 +96,7 @@ class Arn:
 
 @dataclass(frozen=True)
 class Aws:
-    """AWS in one region, asked with the credentials that the AWS CLI would use.
+    """A client of AWS in one region, with the credentials that the AWS CLI would use.
 
     Every method raises AwsError where there is no answer. Threads may share it.
     """

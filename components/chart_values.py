@@ -1,4 +1,4 @@
-"""What the program adds to a stack's own values for the chart (`fill`), and how that is taken away (`strip`).
+"""The chart's values: the stack's own with what the program adds (`fill`), and without it again (`strip`).
 
 Added are image tags, credentials, the role of the script, and the checksum of a Secret that somebody else
 fills. Helm records all of it with the stack's own values.

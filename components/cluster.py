@@ -1,4 +1,4 @@
-"""Where the stack deploys: the Kubernetes provider, and a client for what the program itself reads."""
+"""The cluster of a stack: the Kubernetes provider, and a client for what the program itself reads."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from settings import AwsSettings, ClusterSettings
 
 @dataclass(frozen=True, kw_only=True)
 class EksCluster:
-    """What AWS says of the EKS cluster."""
+    """An EKS cluster, as AWS describes it."""
 
     name: str
     arn: str
@@ -59,7 +59,7 @@ class Cluster:
 
 
 def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
-    """The cluster that the stack's config names; never the current context of a kube config.
+    """Connect to the cluster that the stack's config names; never to the current context of a kube config.
 
     Raises:
         pulumi.RunError: the kube config or the EKS cluster cannot be found.
@@ -88,7 +88,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
 
 
 def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[str, Any]:
-    """A kube config with the cluster that the stack's config names, and no other.
+    """Return a kube config with the cluster that the stack's config names, and no other.
 
     Raises:
         pulumi.RunError: the kube config or the EKS cluster cannot be found.
@@ -101,7 +101,7 @@ def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[
 
 
 def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
-    """The EKS cluster as AWS describes it, in the stack's own account and no other."""
+    """Ask AWS for the EKS cluster, in the stack's own account and no other."""
     try:
         caller = aws_api.account_id()
         if caller != account.account_id:
@@ -143,7 +143,7 @@ def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
 
 
 def from_file(path: Path, context: str) -> dict[str, Any]:
-    """One context of a kube config, with files it points to taken in."""
+    """Return one context of a kube config, with the contents of files that it names."""
     mend = "pulumi config set --path 'mern:cluster.kubeconfig' PATH"
     try:
         config = yaml.safe_load(path.read_text())
@@ -187,7 +187,7 @@ def from_file(path: Path, context: str) -> dict[str, Any]:
 
 
 def _inline(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`entry` with the files it names taken in: their paths would differ per machine."""
+    """Return `entry` with the contents of files that it names: their paths would differ per machine."""
     data = {}
     for key, value in entry.items():
         if key in ("certificate-authority", "client-certificate", "client-key"):
@@ -198,7 +198,7 @@ def _inline(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _for_eks(found: Description, region: str) -> dict[str, Any]:
-    """A kube config that asks `aws eks get-token` for credentials, so that no token is stored."""
+    """Return a kube config that asks `aws eks get-token` for credentials, so that no token is stored."""
     arn = found["arn"]
     exec_ = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",

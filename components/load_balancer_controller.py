@@ -60,7 +60,7 @@ ESTABLISHED_WITHIN = 30  # seconds, a CRD
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerControllerArgs:
-    """What to install. All of it is known when the program starts: no Outputs."""
+    """The controller to install. All of it is known when the program starts: no Outputs."""
 
     cluster: EksCluster
     api: Api

@@ -59,7 +59,7 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         f"--stack {pulumi.get_stack()}",
     )
     plan = plan_release(args, cluster.provider, cluster.api)
-    _refuse_short_timeout(plan)
+    _require_sufficient_timeout(plan)
     ingress = Ingress.rendered(plan.objects)
     if cluster.eks and ingress and ingress.is_protected:
         pulumi.log.warn(
@@ -69,8 +69,8 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
     return plan
 
 
-def _refuse_short_timeout(plan: ReleasePlan) -> None:
-    """A rollout that is going well must not be given up: the chart says how long one may take."""
+def _require_sufficient_timeout(plan: ReleasePlan) -> None:
+    """Refuse a timeout that ends a rollout which goes well: the chart says how long one may take."""
     slow = {
         item["metadata"]["name"]: int(item["metadata"].get("annotations", {}).get(LEAST_TIMEOUT, 0))
         for item in plan.objects
@@ -153,7 +153,7 @@ class MernApplication(pulumi.ComponentResource):
 def _script_role(
     settings: Settings, cluster: Cluster, plan: ReleasePlan, parent: pulumi.Resource
 ) -> list[pulumi.Resource]:
-    """What gives the script's pods their role; it comes before them."""
+    """Register what gives the script's pods their role; it comes before them."""
     script = settings.python_script
     if script is None or cluster.eks is None:
         return []

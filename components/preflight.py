@@ -1,4 +1,4 @@
-"""What a deployment to EKS takes for granted, looked at before anything is registered."""
+"""Checks of what a deployment to EKS takes for granted, before anything is registered."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ CONTROLLER_LABEL = "app.kubernetes.io/name=aws-load-balancer-controller"
 
 
 class Finding(NamedTuple):
-    """What a check has to say."""
+    """A fault that a check has found, or something to warn of."""
 
     text: str
     remedy: str = ""
@@ -174,7 +174,7 @@ def _names(certificate: Description) -> list[str]:
 
 
 def _covers(name: str, host: str) -> bool:
-    """Whether a certificate for `name`, maybe a wildcard, is one for `host`."""
+    """Return whether a certificate for `name`, maybe a wildcard, is one for `host`."""
     return name == host or (name.startswith("*.") and name[2:] == host.partition(".")[2])
 
 

@@ -19,7 +19,7 @@ ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceAccountRoleArgs:
-    """Whose role it is and what it may do. All of it is known when the program starts: no Outputs."""
+    """The owner of the role and its permissions. All of it is known when the program starts: no Outputs."""
 
     cluster: EksCluster
     namespace: str
@@ -62,7 +62,7 @@ class ServiceAccountRole(pulumi.ComponentResource):
 
 
 def role_arn(cluster: EksCluster, name: str) -> str:
-    """The ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
+    """Return the ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
     return cluster.iam_arn(f"role/{_role_name(cluster, name)}")
 
 
@@ -87,7 +87,7 @@ def associate(
 
 
 def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:
-    """Who may take the role: the ServiceAccount in this cluster alone (`irsa`), or EKS,
+    """Return who may take the role: the ServiceAccount in this cluster alone (`irsa`), or EKS,
     which itself keeps whose role it is (`pod-identity`)."""
     if args.identity == "pod-identity":
         statement = {
@@ -110,7 +110,7 @@ def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:
 
 
 def tags(cluster: EksCluster) -> dict[str, str]:
-    """What says of a resource in AWS where it comes from."""
+    """Return the tags that say of a resource in AWS where it comes from."""
     return {
         "project": pulumi.get_project(),
         "stack": pulumi.get_stack(),
@@ -120,7 +120,7 @@ def tags(cluster: EksCluster) -> dict[str, str]:
 
 
 def _role_name(cluster: EksCluster, purpose: str) -> str:
-    """A fixed name, unique in the account: no part but a stack's name may contain a dot."""
+    """Return a fixed name, unique in the account: no part but a stack's name may contain a dot."""
     name = ".".join([pulumi.get_project(), pulumi.get_stack(), cluster.name, purpose])
     if len(name) <= LONGEST_ROLE_NAME:
         return name

@@ -132,11 +132,11 @@ class ControlPlane:
         self.kubeconfig.unlink(missing_ok=True)
 
     def processes(self) -> set[int]:
-        """Ids of its processes."""
+        """Return the ids of its processes."""
         return set(_programs_in(re.escape(str(self._kwok))))
 
     def _run(self) -> None:
-        """Configure it around what etcd stores, and start it."""
+        """Write the configuration around what etcd stores, and start all programs."""
         known = self.kubeconfig.read_text() if self.kubeconfig.exists() else ""
         self.kubeconfig.unlink(missing_ok=True)
         # Of two at once, both could take the same free ports.
@@ -201,7 +201,7 @@ class ControlPlane:
             raise SandboxError(f"kwokctl {args[0]} {args[1]} failed: {output}{self._log()}")
 
     def _problem(self) -> str:
-        """The reason why it cannot be used (yet); empty where it can."""
+        """Return the reason why it cannot be used (yet); empty where it can."""
         from lightkube.resources.core_v1 import Namespace
 
         try:
@@ -215,14 +215,14 @@ class ControlPlane:
         return ""
 
     def client(self) -> Any:
-        """A client with all rights in it."""
+        """Return a client with all rights in it."""
         from lightkube import Client, KubeConfig
 
         # Without the environment: a proxy does not lead to this machine.
         return Client(config=KubeConfig.from_file(str(self.kubeconfig)).get(), trust_env=False)
 
     def _log(self) -> str:
-        """The last lines that one of its programs has logged, one that has ended if there is such."""
+        """Return the last lines that one of its programs has logged, one that has ended if there is such."""
         running = _programs_in(re.escape(str(self._kwok))).values()
         for component in sorted(PROGRAMS, key=lambda it: it in running):
             log = self._home / f"logs/{component}.log"
@@ -271,7 +271,7 @@ def stop_all(sandbox_folder: Path) -> int:
 
 
 def _programs_in(folders: str) -> dict[int, str]:
-    """Ids and names of the programs that run from kwokctl's folder within `folders`, a pattern.
+    """Return ids and names of the programs that run from kwokctl's folder within `folders`, a pattern.
 
     They are told by their command line, not by files with ids, which may be stale.
     """
@@ -297,7 +297,7 @@ def _end(find: Callable[[], set[int]]) -> int:
 
 
 def _all_processes() -> Iterator[tuple[int, str]]:
-    """Ids and command lines; where it can be told, without the arguments."""
+    """Return ids and command lines of all processes; where it can be told, without the arguments."""
     if sys.platform == "linux":  # `ps` is not on every Linux
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -316,14 +316,17 @@ def _all_processes() -> Iterator[tuple[int, str]]:
 
 
 def _wait_for_end_of(pids: set[int], seconds: float = 5) -> None:
-    """Until their sockets are free again too: a process that ends loses its command line first."""
+    """Wait until processes have ended and their sockets are free.
+
+    A process that ends loses its command line before its sockets.
+    """
     give_up = time.monotonic() + seconds
     while any(map(is_alive, pids)) and time.monotonic() < give_up:
         time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process still does anything: one that was killed can wait long to be collected."""
+    """Return whether the process still does anything: one that was killed can wait long to be collected."""
     try:
         os.kill(pid, 0)
         if sys.platform == "linux":

@@ -24,12 +24,12 @@ MODULES = Path(__file__).parent / "tools"
 
 
 class SandboxError(Exception):
-    """Something the user can mend; its text says what and how."""
+    """A fault that the user can mend; its text says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Programs that are built together, of the version that go.mod pins."""
+    """A group of programs that are built together, of the version that go.mod pins."""
 
     name: str
     pins: str

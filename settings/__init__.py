@@ -1,4 +1,4 @@
-"""What a stack's config says: the only place that defines and reads it.
+"""The config of a stack: the only place that defines and reads it.
 
 `Settings.load()` reads every `mern:*` key of the stack, checks all of them, and either returns plain
 typed values (credentials as `SecretStr`) or ends the program with one message that lists every fault,

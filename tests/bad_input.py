@@ -457,7 +457,8 @@ def short_timeout(chart: Chart) -> Case:
     plan: Any = SimpleNamespace(objects=chart.render().objects, args=args)
     with mock.patch("pulumi.get_stack", lambda: STACK):
         return Case(
-            "mern:release: {timeout: 60}", _refusal(lambda: mern_application._refuse_short_timeout(plan))
+            "mern:release: {timeout: 60}",
+            _refusal(lambda: mern_application._require_sufficient_timeout(plan)),
         )
 
 

@@ -1,4 +1,4 @@
-"""What somebody has changed by hand in the objects of a release: which fields, who, when.
+"""Drift: fields of a release's objects that somebody has changed by hand, who, and when.
 
 The API server itself is asked what each object would be if Helm's record held, without doing it: so
 defaults, other ways to write the same number, and fields that Helm never set (those of an autoscaler

@@ -28,7 +28,7 @@ OWNED_BY_OTHERS = (
 
 
 class _RefusedError(Exception):
-    """What the API server, or Helm, would not accept; one text for each field."""
+    """A refusal of the API server or of Helm; one text for each field."""
 
     def __init__(self, *texts: str) -> None:
         super().__init__(*texts)

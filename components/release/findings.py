@@ -1,4 +1,4 @@
-"""What the API server's answers say of the objects of a release, asked about all at once."""
+"""Questions to the API server about each object of a release, all asked at once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is wrong with one object, or why that could not be asked."""
+    """A fault of one object, or the reason why it could not be checked."""
 
     item: Object
     texts: list[str] = field(default_factory=list)
-    """What is wrong, by field, each beginning with kind and name of the object."""
+    """The fault of each field; every text begins with kind and name of the object."""
     unchecked: str = ""
     """Why nothing can be said of the object; then `texts` is empty."""
     patch: Object = field(default_factory=dict)
@@ -45,7 +45,7 @@ def ask_about_each(objects: Iterable[Object], question: Callable[[Object], Findi
 
 
 def texts_of(findings: Iterable[Finding]) -> list[str]:
-    """Return all that is wrong."""
+    """Return all faults."""
     return [text for finding in findings for text in finding.texts]
 
 

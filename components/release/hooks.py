@@ -1,4 +1,4 @@
-"""What happens around a deployment: only an `up` comes here, and only here the cluster is written to."""
+"""The hooks of a deployment. Only an `up` runs them, and nothing else writes to the cluster."""
 
 import asyncio
 import os

@@ -39,7 +39,7 @@ class ApiError(ClusterError):
 
 
 class UnreachableError(ClusterError):
-    """No answer, or none to these credentials: the reason in one line, and what may mend it."""
+    """An API server that does not answer, or not to these credentials."""
 
 
 class UnknownKindError(ClusterError):

@@ -37,7 +37,7 @@ NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseArgs:
-    """What to deploy. All of it is known when the program starts: no Outputs."""
+    """The release to deploy. All of it is known when the program starts: no Outputs."""
 
     chart: str
     """Folder of the chart, relative to the program: an absolute path would differ per machine."""
@@ -248,10 +248,10 @@ def _note_on_foreign(newest: Record, rendered: Sequence[Object]) -> str:
     else:
         made = f"made outside this stack {made}"
     differing = _differing(newest, rendered)
-    what = f"What differs from this stack's: {', '.join(differing)}" if differing else ""
+    comparison = f"What differs from this stack's: {', '.join(differing)}" if differing else ""
     return (
         f"revision {newest.revision}, {made}, is {newest.status} ({newest.description}) and will be "
-        f"replaced. {what or 'Its objects are those of this stack'}"
+        f"replaced. {comparison or 'Its objects are those of this stack'}"
     )
 
 

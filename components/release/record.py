@@ -1,4 +1,4 @@
-"""What Helm has stored about a release: its revisions, read from the cluster.
+"""Helm's record of a release: its revisions, read from the cluster.
 
 Helm keeps each revision in a Secret `sh.helm.release.v1.NAME.vN`. It, and not Pulumi's memory, is the
 truth of what runs: a rollback, an upgrade from outside and a killed run are seen in it alone.
@@ -24,7 +24,7 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_SafeLoader):
-    """YAML as Helm reads it: a date is a text, and so is a bare `=`, which PyYAML cannot read."""
+    """A reader of YAML like Helm's: a date is a text, and so is a bare `=`, which PyYAML cannot read."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
         first: [(tag, form) for tag, form in rules if not tag.endswith((":timestamp", ":value"))]

@@ -22,7 +22,7 @@ MASK = "[secret]"
 
 
 class Secrets:
-    """Texts that must not be seen: an immutable set that finds them in other texts."""
+    """A set of texts that must not be seen, and a search for them in other texts."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = tuple(sorted({*texts} - {""}, key=lambda text: (-len(text), text)))
@@ -82,7 +82,7 @@ class Secrets:
 
 
 class Messages:
-    """What is told of one resource: the only way to the log and to files, and all of it masked."""
+    """The only way of texts about a resource to the log and to files; masks them."""
 
     def __init__(self, secrets: Secrets, resource: pulumi.Resource) -> None:
         self._secrets = secrets
@@ -153,7 +153,7 @@ def _collect(value: Any, recorded: Any, texts: set[str]) -> None:
 
 @lru_cache(maxsize=8)
 def _finders(secrets: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
-    """What finds each of `secrets`, and letters that are in every text it can be found in."""
+    """Return patterns that find each of `secrets`, each with letters that stand wherever it matches."""
     known = dict.fromkeys(secrets)
     for secret in secrets:
         if found := re.match(r"[a-z][a-z0-9+.-]*://[^:/@\s]*:(\S{8,})@", secret):
@@ -171,12 +171,12 @@ def _finders(secrets: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def _letters(text: str) -> str:
-    """The longest run of letters and digits, which no way of quoting changes."""
+    """Return the longest run of letters and digits, which no way of quoting changes."""
     return max(re.findall("[A-Za-z0-9]+", text), key=len, default="")
 
 
 def _in_any_quotes(char: str) -> str:
-    """A pattern for `char` as it is, or escaped by JSON, Go, YAML, HTML or in a URL, also more than once."""
+    """Return a pattern for `char` as it is, or escaped by JSON, Go, YAML, HTML or in a URL, even twice."""
     if char.isascii() and char.isalnum():
         return char
     escapes = {
@@ -197,8 +197,10 @@ def _in_any_quotes(char: str) -> str:
 
 
 def _in_base64(content: bytes) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """What finds `content` in base64, also amid a longer text: three bytes make four letters, so it
-    can begin at three places."""
+    """Yield patterns that find `content` in base64, also amid a longer text.
+
+    Three bytes make four letters, so it can begin at three places.
+    """
     for before in range(3):
         first, last = -(-before * 8 // 6), (before + len(content)) * 8 // 6
         run = base64.b64encode(bytes(before) + content).decode()[first:last]

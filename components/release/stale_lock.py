@@ -1,4 +1,4 @@
-"""What a killed run leaves behind: a revision that Helm calls pending, and that locks the release."""
+"""Stale locks: a killed run leaves a revision that Helm calls pending, and that locks the release."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""What a deployment waits for, looked at while Helm says nothing.
+"""Progress of a deployment, looked up while Helm says nothing.
 
 Helm's rollback takes the failed pods away, so their state is remembered for the failure report.
 """

@@ -28,7 +28,7 @@ HINTS = {
 
 @dataclass(kw_only=True)
 class Cause:
-    """What keeps pods of a workload, or all of it, from becoming ready."""
+    """A reason why pods of a workload, or all of it, are not ready."""
 
     text: str
     """In a few words, as in `cannot be scheduled`."""
@@ -67,7 +67,7 @@ class Workload:
 
 
 def watched(objects: Iterable[Object]) -> list[Object]:
-    """The workloads that Helm waits for: hooks of a deployment among them, tests not."""
+    """Return the workloads that Helm waits for: hooks of a deployment among them, tests not."""
     ran = {"pre-install", "post-install", "pre-upgrade", "post-upgrade"}
     return [o for o in objects if o["kind"] in KINDS and (not hook_phases(o) or hook_phases(o) & ran)]
 
@@ -75,7 +75,7 @@ def watched(objects: Iterable[Object]) -> list[Object]:
 def observe(
     api: Api, objects: Sequence[Object], namespace: str, since: datetime | None = None
 ) -> list[Workload]:
-    """The workloads `objects` as they are now; one that is not there yet is left out.
+    """Return the workloads `objects` as they are now, without those that are not there yet.
 
     Args:
         api: of the cluster.
@@ -102,7 +102,7 @@ def observe(
 
 
 def read_log(api: Api, namespace: str, cause: Cause) -> str:
-    """The last lines of the container that `cause` names: of its run that ended, else of its last."""
+    """Return the last lines of the container that `cause` names: of its run that ended, else of its last."""
     if not cause.container:
         return ""
     path = f"/api/v1/namespaces/{namespace}/pods/{cause.pod}/log"
@@ -113,7 +113,7 @@ def read_log(api: Api, namespace: str, cause: Cause) -> str:
 def look_at(
     live: Object, pods: Sequence[Object], sets: Sequence[Object], warnings: Sequence[Object]
 ) -> Workload:
-    """One workload: only the pods of its newest version count.
+    """Return one workload; only the pods of its newest version count.
 
     Args:
         live: the workload.
@@ -141,7 +141,7 @@ def look_at(
         if refused := _refusal([live, owner], warnings):
             workload.causes.append(Cause(text="pods are refused", detail=_with_hint(refused)))
         workload.causes += _grouped(
-            why(pod, warnings)
+            cause_of(pod, warnings)
             for pod in mine
             if not _is_ready(pod) and pod.get("status", {}).get("phase") != "Succeeded"
         )
@@ -151,7 +151,7 @@ def look_at(
 
 
 def _refusal(owners: Sequence[Object], warnings: Sequence[Object]) -> str:
-    """Why no pod is made for them: a quota, an admission rule."""
+    """Return why no pod is made for `owners`, as a quota or an admission rule; empty where that is not so."""
     for owner in owners:
         for condition in owner.get("status", {}).get("conditions", []):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -172,8 +172,8 @@ def _grouped(causes: Iterable[Cause]) -> list[Cause]:
     return list(grouped.values())
 
 
-def why(pod: Object, warnings: Sequence[Object]) -> Cause:
-    """Why a pod is not ready."""
+def cause_of(pod: Object, warnings: Sequence[Object]) -> Cause:
+    """Return why a pod is not ready."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     # While no node takes it a condition says so; the event outlives that.
     own = [
@@ -237,7 +237,7 @@ def _joined(item: Object, *keys: str) -> str:
 
 
 def _last(events: Iterable[Object], reason: str = "") -> str:
-    """The last of `events`, of those with `reason` where it is given."""
+    """Return the text of the last of `events`, of those with `reason` where it is given."""
     last = max((e for e in events if reason in ("", e.get("reason"))), key=_when, default=None)
     if last is None:
         return ""
@@ -259,7 +259,7 @@ def _owned(item: Object, owner: Object) -> bool:
 
 
 def _is_newest(pod: Object, owner: Object) -> bool:
-    """Whether it is of the newest version of its StatefulSet or DaemonSet, and not about to go."""
+    """Return whether a pod is of the newest version of its StatefulSet or DaemonSet, and not about to go."""
     labels = pod["metadata"].get("labels", {})
     if owner["kind"] == "StatefulSet":
         wanted = owner.get("status", {}).get("updateRevision")

@@ -227,7 +227,7 @@ def test_a_wait_that_is_too_short_for_a_rollout_without_downtime_is_refused(helm
 
     def check(timeout: int) -> None:
         plan: Any = SimpleNamespace(objects=objects, args=SimpleNamespace(timeout=timeout))
-        mern_application._refuse_short_timeout(plan)
+        mern_application._require_sufficient_timeout(plan)
 
     with pytest.raises(pulumi.RunError, match="mern-client 190 s, mern-server 190 s"):
         check(189)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components.release.workloads import Cause, look_at, observe, read_log, watched, why
+from components.release.workloads import Cause, cause_of, look_at, observe, read_log, watched
 
 Made = dict[str, Any]
 
@@ -177,7 +177,7 @@ PROBE = "Readiness probe failed: HTTP probe failed with statuscode: 503"
 def test_each_cause_is_named_with_kubernetes_own_words(
     status: Made, events: list[Made], text: str, details: list[str]
 ) -> None:
-    cause = why(pod(**status), events)
+    cause = cause_of(pod(**status), events)
     assert cause.text == text
     for detail in details:
         assert detail in cause.detail
@@ -190,11 +190,11 @@ def test_a_pod_whose_readiness_gate_is_shut_waits_for_the_load_balancer() -> Non
     containers = {"type": "ContainersReady", "status": "True"}
     behind = pod(phase="Running", conditions=[containers, waiting_for])
     behind["spec"] = {"readinessGates": [{"conditionType": gate}]}
-    cause = why(behind, [])
+    cause = cause_of(behind, [])
     assert cause.text == "waiting for the load balancer"
     assert cause.detail == f"readiness gate {gate}; Target registration is in progress"
     behind["status"]["conditions"] = [containers]  # the controller has not looked at it yet
-    assert why(behind, []).text == "waiting for the load balancer"
+    assert cause_of(behind, []).text == "waiting for the load balancer"
 
 
 def test_a_deployment_counts_the_pods_of_its_newest_version_and_groups_what_keeps_them() -> None:
