@@ -1,6 +1,7 @@
 """The cluster of a stack: the Kubernetes provider, and a client for what the program itself reads."""
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pulumi_kubernetes as kubernetes
 import yaml
 
 from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
-from components.release import Api
+from components.release import Api, ApiError, ClusterError
 from settings import AwsSettings, ClusterSettings
 
 
@@ -46,16 +47,38 @@ class EksCluster:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A cluster by what it is, whatever its address, certificate or name in a kube config."""
+
+    id: str
+    """The ARN of an EKS cluster, else the UID of the namespace kube-system."""
+    name: str
+    """For people: the name of the EKS cluster, or the context of the kube config."""
+    mark: str = ""
+    """Part of the resources' URNs, empty for a stack's first cluster: what runs in one is never taken for
+    what runs in another, and a move that fails half-way can go on, or back."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The cluster of this stack."""
 
     provider: kubernetes.Provider
     api: Api
     """For what the program itself reads."""
+    identity: Identity
+    """With an empty id in a preview that could not read it, before the first deployment."""
     eks: EksCluster | None = None
     aws_provider: aws.Provider | None = None
     aws_api: Aws | None = None
     """For what the program itself reads in AWS."""
+
+    def type_of(self, component: str) -> str:
+        """Return the type of a component of this program, whose children have it in their URNs."""
+        return f"mern:{self.identity.mark or 'index'}:{component}"
 
 
 def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
@@ -66,15 +89,19 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     """
     if settings.eks_cluster_name is None:
         config = kube_config(settings, account)
-        server = config["clusters"][0]["cluster"].get("server", "")
-        return _cluster(config, f"{settings.context}@{server}")
+        api = Api(config)
+        return _cluster(settings, config, api, _uid(api), str(settings.context))
     assert account is not None  # Settings has seen to it  # noqa: S101
     aws_api = Aws(account.region)
     # Before the provider is registered, which would refuse in words of its own.
     found = _describe(settings.eks_cluster_name, account, aws_api)
+    config = _for_eks(found, account.region)
     return _cluster(
-        _for_eks(found, account.region),
+        settings,
+        config,
+        Api(config),
         found["arn"],
+        found["name"],
         eks=EksCluster(
             name=found["name"],
             arn=found["arn"],
@@ -131,15 +158,73 @@ def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
     return found
 
 
-def _cluster(config: dict[str, Any], identifier: str, **more: Any) -> Cluster:
+def _cluster(
+    settings: ClusterSettings, config: dict[str, Any], api: Api, cluster_id: str, name: str, **more: Any
+) -> Cluster:
+    deployed = _last_deployed()
+    if deployed is None:
+        identity = Identity(id=cluster_id, name=name)
+    elif cluster_id in ("", deployed.id):
+        identity = deployed
+    elif settings.moves_from == deployed.id:
+        identity = Identity(id=cluster_id, name=name, mark=_short(cluster_id))
+    else:
+        server = config["clusters"][0]["cluster"].get("server", "")
+        raise pulumi.RunError(_another_cluster(deployed, f"{name} ({cluster_id}) at {server}"))
     provider = kubernetes.Provider(
-        "cluster",
+        "-".join(filter(None, ("cluster", identity.mark))),
         # Credentials can be in it. Its content, not its path, which differs per machine.
         kubeconfig=pulumi.Output.secret(json.dumps(config)),
-        # Without it, a new address or certificate of the same cluster would replace everything.
-        cluster_identifier=identifier,
+        # With another one the engine would replace everything. That it is the same cluster is known here;
+        # by what text the state has it does not matter.
+        cluster_identifier=cluster_id,
+        opts=pulumi.ResourceOptions(ignore_changes=["clusterIdentifier"]),
     )
-    return Cluster(provider=provider, api=Api(config), **more)
+    return Cluster(provider=provider, api=api, identity=identity, **more)
+
+
+def _uid(api: Api) -> str:
+    """Return the UID of the namespace kube-system, empty in a preview that cannot read it.
+
+    Raises:
+        pulumi.RunError: an `up` cannot read it.
+    """
+    try:
+        return str(api.get("/api/v1/namespaces/kube-system")["metadata"]["uid"])
+    except ClusterError as error:
+        is_denied = isinstance(error, ApiError) and error.code == 403
+        text = f"whether this is the cluster that the stack is deployed to could not be checked: {error}"
+        if not pulumi.runtime.is_dry_run():
+            grant = "\nWho has all rights there grants it by access/kubernetes.yaml." if is_denied else ""
+            raise pulumi.RunError(
+                f"{text}.\nNothing was changed. Run `pulumi up` again when that is mended.{grant}"
+            ) from None
+        if isinstance(error, ApiError):  # else the plan says that nothing can be asked
+            pulumi.log.info(text)
+        return ""
+
+
+def _last_deployed() -> Identity | None:
+    """Return the cluster that this stack was last deployed to, from its own last outputs; None before the
+    first deployment."""
+    stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    answer = pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": stack})
+    output = (answer.value or {}).get("outputs", {}).get("cluster")
+    return Identity(**output) if isinstance(output, dict) else None
+
+
+def _another_cluster(deployed: Identity, named: str) -> str:
+    return (
+        f"mern:cluster names {named}, but this stack is deployed to another cluster, {deployed}. Nothing was "
+        "changed.\n"
+        "    If that is meant: after this command `pulumi up` deploys to the new cluster and, when that "
+        "serves, deletes the release and its namespace in the old one, which has to answer for that\n"
+        f"      pulumi config set --path 'mern:cluster.movesFrom' {deployed.id} --stack {pulumi.get_stack()}"
+    )
+
+
+def _short(cluster_id: str) -> str:
+    return hashlib.sha256(cluster_id.encode()).hexdigest()[:8]
 
 
 def from_file(path: Path, context: str) -> dict[str, Any]:

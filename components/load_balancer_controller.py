@@ -125,7 +125,7 @@ class LoadBalancerController(pulumi.ComponentResource):
         self, args: LoadBalancerControllerArgs, cluster: Cluster, guard: pulumi.ResourceHook
     ) -> None:
         opts = pulumi.ResourceOptions(providers=[cluster.provider, cluster.aws_provider])
-        super().__init__("mern:index:LoadBalancerController", NAME, None, opts)
+        super().__init__(cluster.type_of("LoadBalancerController"), NAME, None, opts)
         self._args = args
         self._guard = guard
         # Known now, so that a preview shows the release's values before the role exists.

@@ -118,7 +118,7 @@ class MernApplication(pulumi.ComponentResource):
     ) -> None:
         providers = [each for each in (cluster.provider, cluster.aws_provider) if each]
         super().__init__(
-            "mern:index:MernApplication", name, None, pulumi.ResourceOptions(providers=providers)
+            cluster.type_of("MernApplication"), name, None, pulumi.ResourceOptions(providers=providers)
         )
         labels = {controller_of(settings.load_balancer_controller.mode).readiness_gate: "enabled"}
         # The namespace too: it can only be deleted while the controller still frees its Ingress.

@@ -79,6 +79,9 @@ class ClusterSettings(Model):
     kubeconfig: NonEmpty | None = None
     """Path of a kube config; `~` is the home folder, a relative path starts at the project."""
     context: NonEmpty | None = None
+    moves_from: NonEmpty | None = None
+    """The cluster that the stack is deployed to until now, by the id that the refusal of another one names:
+    deploy to the new one, and delete what runs in that one."""
 
     @model_validator(mode="after")
     def _require_one_cluster(self) -> "ClusterSettings":

@@ -102,7 +102,10 @@ def run(
     def start() -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)  # before set_mocks, which makes futures
-        monitor = _Monitor(recording, answers or {})
+        # No stack was ever deployed.
+        monitor = _Monitor(
+            recording, {"pulumi:pulumi:readStackOutputs": lambda _: {"outputs": {}}, **(answers or {})}
+        )
         mocks.set_mocks(monitor.mocks, project="mern", stack=stack, preview=False, monitor=monitor)
         settings.SETTINGS.outputs.clear()  # those of a run that failed, whose loop is closed
         settings.set_root_resource(None)  # run_in_stack makes one, as in a real run

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import pytest
 
-from components.cluster import Cluster, EksCluster
+from components.cluster import Cluster, EksCluster, Identity
 from components.load_balancer_controller import (
     CHART,
     CRDS,
@@ -78,6 +78,7 @@ def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) ->
             provider=kubernetes.Provider("cluster"),
             aws_provider=aws.Provider("aws", region="eu-central-1"),
             api=cast(Any, api or FakeApi()),
+            identity=Identity(id=cluster.arn, name=cluster.name),
             eks=cluster,
         )
         wanted = LoadBalancerControllerSettings.model_validate(settings)

@@ -11,7 +11,7 @@ from botocore.stub import Stubber
 
 from components import preflight
 from components.aws import Aws
-from components.cluster import Cluster, EksCluster
+from components.cluster import Cluster, EksCluster, Identity
 from components.release import Api, ApiError, ReleaseArgs, ReleasePlan
 from components.release.secrets import Secrets
 from settings import Settings
@@ -114,7 +114,13 @@ def check(
 
     def program() -> None:
         provider = kubernetes.Provider("cluster")
-        cluster = Cluster(provider=provider, api=api, eks=eks, aws_api=aws or Aws(REGION))
+        cluster = Cluster(
+            provider=provider,
+            api=api,
+            identity=Identity(id=eks.arn, name=eks.name),
+            eks=eks,
+            aws_api=aws or Aws(REGION),
+        )
         preflight.check(settings, cluster, plan)
 
     done = run(program)

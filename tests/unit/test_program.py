@@ -60,6 +60,8 @@ class FakeApi:
             return {"items": list(self.records.values())}
         if place.endswith("/secrets"):
             return self.records[name]
+        if path == "/api/v1/namespaces/kube-system":
+            return {"metadata": {"uid": "0c0ffee0"}}
         if place.endswith("/namespaces") and self.records:
             return {"status": {"phase": "Active"}}
         raise ClusterError(f"no cluster to get {path} from in a unit test")
@@ -435,6 +437,11 @@ def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy
 
     exports = done.exports
     role = exports.pop("controllerRoleArn", None)
+    cluster_id = exports.pop("cluster")["id"]
+    if stack in ON_EKS:
+        assert cluster_id.startswith(f"arn:aws:eks:eu-central-1:{account_of(stack)}:cluster/")
+    else:
+        assert cluster_id == "0c0ffee0"
     assert exports == {
         "namespace": f"mern-{stack}",
         "release": "mern",
