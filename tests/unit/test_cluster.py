@@ -12,7 +12,7 @@ from pulumi import automation as auto
 
 from components.aws import Aws
 from components.cluster import Cluster, EksCluster, connect
-from operations import cluster as of_stack
+from operations import stack as of_stack
 from settings import AwsSettings, ClusterSettings
 from tests.stand_ins.aws_account import aws_in_this_process
 from tests.unit.recording import Recording, Secret, run
@@ -38,7 +38,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a client its kube config: the certificates are made up."""
-    for module in ("components.cluster", "operations.cluster"):
+    for module in ("components.cluster", "operations.stack"):
         monkeypatch.setattr(f"{module}.Api", lambda config: config)
 
 

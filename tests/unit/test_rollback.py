@@ -15,9 +15,12 @@ from components.release import chart, record
 from components.release.kubernetes_api import ApiError
 from components.release.record import Record
 from components.service_account_role import ROLE_ANNOTATION
-from operations import chart_history, cluster, engine, rollback
 from operations.__main__ import main
-from operations.rollback import ReleaseHistory, RestoredConfig, restored_config
+from operations.ci import engine
+from operations.rollback import chart_history, rollback
+from operations.rollback.history import ReleaseHistory
+from operations.rollback.restored_config import RestoredConfig, restored_config
+from operations.stack import open_stack
 from sandbox.engine import PROJECT
 from settings import IMAGE_TAG_VARIABLE
 
@@ -174,7 +177,7 @@ def said(
             raise history
         return history
 
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda _: (None, "shop"))
     monkeypatch.setattr(record, "history", answer)
     monkeypatch.setattr(engine, "run", None)
     before = Path("Pulumi.shop.yaml").read_text()
@@ -220,7 +223,7 @@ def test_what_cannot_be_done_is_one_clear_line(
 
 def test_credentials_that_were_others_are_named() -> None:
     def others(then: Record, newest: Record, **config: str) -> list[str]:
-        return rollback.other_credentials(then, history_of(newest, **config))
+        return rollback.changed_credentials(then, history_of(newest, **config))
 
     only_one = revision(mernServer={"mongodbUri": URI, "secrets": {"A": "1", "B": "2"}})
     assert others(only_one, only_one, mongodbUri=URI, serverSecrets='{"A": "1", "B": "2"}') == []
@@ -258,7 +261,7 @@ def test_the_revisions_are_listed(
         revision(3, f"it broke: {URI}", "failed"),
         revision(4, "Upgrade complete", "deployed", legacy={"token": "t"}),
     ]
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda _: (None, "shop"))
     monkeypatch.setattr(record, "history", lambda *_: history)
     monkeypatch.setattr(rollback, "_chart_now", lambda: OURS)
 
@@ -309,9 +312,9 @@ def test_the_stack_is_opened_and_its_config_read_once(
     (project / "Pulumi.shop.yaml").write_text(STACK)
     shutil.copytree(PROJECT / "chart", project / "chart")
     ours = chart.describe("chart")
-    stack = engine.open_stack("shop")
+    stack = open_stack("shop")
     asked = list[str]()
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda _: (None, "shop"))
     monkeypatch.setattr(record, "history", lambda *_: [revision(1, ours), revision(2, ours, "deployed")])
     monkeypatch.setattr("builtins.input", lambda _: answer)
     read = stack.workspace.pulumi_command.run
