@@ -4,14 +4,13 @@ Exit codes: 0 all is well, 1 it is not (the output says why), 2 wrong arguments,
 """
 
 import argparse
-import importlib
-import importlib.util
-import pkgutil
 import sys
 from collections.abc import Callable
 from typing import Any
 
-import operations
+from operations.ci import commands as ci
+from operations.migration import commands as migration
+from operations.rollback import commands as rollback
 
 
 def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | None = None) -> int:
@@ -24,11 +23,8 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
     description = "What is done around a deployment, in CI and by hand."
     parser = argparse.ArgumentParser(prog="python -m operations", description=description)
     commands = parser.add_subparsers(dest="command", required=True)
-    for package in pkgutil.iter_modules(operations.__path__):
-        # Each purpose adds its own: `migration` goes by deleting its folder.
-        name = f"operations.{package.name}.commands"
-        if package.ispkg and importlib.util.find_spec(name):
-            importlib.import_module(name).add(commands)
+    for purpose in (ci, rollback, migration):
+        purpose.add(commands)
     args = parser.parse_args(arguments)
     return int(args.run(args, open_stack or _open_stack))
 

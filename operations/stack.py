@@ -8,7 +8,8 @@ from pathlib import Path
 import pulumi
 from pulumi import automation as auto
 
-from components.release.api import Api
+from components.release.kubernetes_api import Api, ClusterError
+from components.release.secrets import Secrets
 from components.release.values import leaves
 from settings import AwsSettings, ClusterSettings
 
@@ -25,8 +26,8 @@ def open_stack(name: str) -> auto.Stack:
     return auto.select_stack(name, work_dir=str(PROJECT))
 
 
-def secrets_in(config: auto.ConfigMap) -> list[str]:
-    """Return the texts of a config's secrets, the longest first, to mask them wherever they are quoted."""
+def secrets_in(config: auto.ConfigMap) -> Secrets:
+    """Return the secrets of a config, to mask them wherever they are quoted."""
     secrets: set[str] = set()
     for item in config.values():
         if item.secret:
@@ -34,30 +35,32 @@ def secrets_in(config: auto.ConfigMap) -> list[str]:
             with contextlib.suppress(ValueError):
                 inner = leaves(json.loads(item.value), lists=True)
                 secrets.update(leaf for _, leaf in inner if isinstance(leaf, str))
-    return sorted(secrets, key=len, reverse=True)
+    return Secrets(secrets)
 
 
-def connect(config: auto.ConfigMap) -> tuple[Api, str]:
-    """Return the API server of the cluster that a stack is deployed to, and its namespace there.
-
-    Args:
-        config: of the stack.
+def connect(name: str, config: auto.ConfigMap) -> tuple[Api, str]:
+    """Return the API server of the cluster that stack `name` is deployed to, and its namespace there.
 
     Raises:
-        RuntimeError: the cluster cannot be found.
-        KeyError, TypeError, ValueError: the config names no cluster or no namespace.
+        ClusterError: the config names no cluster or no namespace, or the cluster is not found.
     """
     from components.cluster import kube_config
 
-    namespace = str(json.loads(config["mern:namespace"].value)["name"])
-    place = ClusterSettings.model_validate(json.loads(config["mern:cluster"].value))
-    account = None
-    if place.eks_cluster_name is not None:
-        account = AwsSettings.model_validate(json.loads(config["mern:aws"].value))
+    try:
+        namespace = str(json.loads(config["mern:namespace"].value)["name"])
+        place = ClusterSettings.model_validate(json.loads(config["mern:cluster"].value))
+        account = None
+        if place.eks_cluster_name is not None:
+            account = AwsSettings.model_validate(json.loads(config["mern:aws"].value))
+    except (KeyError, TypeError, ValueError):
+        raise ClusterError(
+            f"the config of stack {name} names no cluster and namespace; this shows its faults:\n"
+            f"    pulumi preview --stack {name}"
+        ) from None
     try:
         return Api(kube_config(place, account)), namespace
     except pulumi.RunError as error:
-        raise RuntimeError(str(error)) from None
+        raise ClusterError(f"the cluster of stack {name} is not found: {error}") from None
 
 
 def stderr_of(error: auto.errors.CommandError) -> str:

@@ -158,14 +158,17 @@ def _check_health(args: argparse.Namespace, open_stack: OpenStack) -> int:
     from pulumi import automation as auto
 
     from components.mern_application import RELEASE
+    from components.release import ClusterError
     from operations.ci import health
     from operations.stack import connect, stderr_of
 
     try:
-        api, namespace = connect(open_stack(args.stack).get_all_config())
-    except (auto.errors.CommandError, RuntimeError) as error:
-        text = stderr_of(error) if isinstance(error, auto.errors.CommandError) else str(error)
-        print(f"the cluster of stack {args.stack} is not found: {text}", file=sys.stderr)
+        api, namespace = connect(args.stack, open_stack(args.stack).get_all_config())
+    except auto.errors.CommandError as error:
+        print(f"stack {args.stack} cannot be opened: {stderr_of(error)}", file=sys.stderr)
+        return 1
+    except ClusterError as error:
+        print(error, file=sys.stderr)
         return 1
     result = health.wait(api, namespace, RELEASE, args.wait)
     for line in (*result.facts, *result.problems):

@@ -130,15 +130,15 @@ def _unlock(stack: auto.Stack, github: GitHub, mended: list[str]) -> str:
     """Let the program mark the revision failed that a killed run has left pending; return the reason
     where that run may be alive."""
     from components.mern_application import RELEASE
-    from components.release import record
+    from components.release import ClusterError, record
 
     try:
-        api, namespace = connect(stack.get_all_config())
+        api, namespace = connect(stack.name, stack.get_all_config())
         newest = record.newest(api, RELEASE, namespace)
         if newest is None or not newest.is_pending:
             return ""
         job = ended_job(github, stack.name, newest.created)
-    except Exception as error:
+    except (auto.errors.CommandError, ClusterError, GitHubError) as error:
         return f"Whether an earlier run has left the pending revision could not be read: {error}."
     if not job:
         return (

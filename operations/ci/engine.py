@@ -14,7 +14,7 @@ from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 
 from components.release.plan import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
-from components.release.secret_values import mask
+from components.release.secrets import Secrets
 from operations.stack import secrets_in, stderr_of
 
 # Operations that change nothing that runs.
@@ -106,7 +106,7 @@ class Run:
         return [note for note in self.notes if note.startswith((NOT_CHECKED, NOT_ASKED, NOT_COMPARED))]
 
 
-def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Run:
+def run(stack: auto.Stack, command: str, secrets: Secrets | None = None) -> Run:
     """Run `preview` or `up`, print what the engine prints, and gather what it reports.
 
     A command that fails is no exception: the result says so, with the reasons.
@@ -121,10 +121,10 @@ def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Ru
     events: list[EngineEvent] = []
 
     def print_output(line: str) -> None:
-        print(mask(line, secrets or []), flush=True)
+        print((secrets or Secrets()).mask(line), flush=True)
 
     def print_error(line: str) -> None:
-        print(mask(line, secrets or []), file=sys.stderr, flush=True)
+        print((secrets or Secrets()).mask(line), file=sys.stderr, flush=True)
 
     try:
         if secrets is None:
@@ -139,11 +139,11 @@ def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Ru
     except auto.errors.CommandError as error:
         result.failure = stderr_of(error)
     result.seconds = time.monotonic() - started
-    gather(result, events, secrets or [])
+    gather(result, events, secrets or Secrets())
     return result
 
 
-def _secrets_of(stack: auto.Stack) -> list[str]:
+def _secrets_of(stack: auto.Stack) -> Secrets:
     """Return the secrets in the config of `stack`; print what the engine says where that cannot be read.
 
     Raises:
@@ -156,7 +156,7 @@ def _secrets_of(stack: auto.Stack) -> list[str]:
         raise
 
 
-def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> None:
+def gather(result: Run, events: Iterable[EngineEvent], secrets: Secrets) -> None:
     """Put what the engine reported into `result`, with `secrets` masked."""
     steps: dict[str, StepEventMetadata] = {}
     errors: list[str] = []
@@ -169,7 +169,7 @@ def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> No
             if known is None or known.op in QUIET or step.op == OpType.REPLACE:
                 steps[step.urn] = step
         elif event.diagnostic_event and not event.diagnostic_event.ephemeral:
-            text = mask(event.diagnostic_event.message.strip(), secrets)
+            text = secrets.mask(event.diagnostic_event.message.strip())
             match event.diagnostic_event.severity:
                 case "error":
                     # The component's own report says more than the provider's words: it goes first.
@@ -184,7 +184,7 @@ def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> No
         key=lambda change: (change.kind, change.name),
     )
     result.notes = list(dict.fromkeys(notes))
-    result.failure = mask(result.failure, secrets)
+    result.failure = secrets.mask(result.failure)
     result.errors = _reasons(errors)
     if not result.ok and not result.errors:
         result.errors = [result.failure or f"{result.command} failed and gave no reason"]
@@ -198,30 +198,30 @@ def _only_groups(step: StepEventMetadata) -> bool:
     return not state.custom and not (step.type.startswith("helm:") and "/" in step.type)
 
 
-def _change(step: StepEventMetadata, secrets: list[str]) -> ResourceChange:
+def _change(step: StepEventMetadata, secrets: Secrets) -> ResourceChange:
     return ResourceChange(
         operation=VERBS.get(step.op, "replace"),
         type=step.type,
-        urn=mask(step.urn, secrets),
+        urn=secrets.mask(step.urn),
         old=redact(step.old.inputs or {}, secrets) if step.old else None,
         new=redact(step.new.inputs or {}, secrets) if step.new and step.op != OpType.DELETE else None,
         paths=list(step.detailed_diff or {}),
     )
 
 
-def redact(value: Any, secrets: list[str]) -> Any:
+def redact(value: Any, secrets: Secrets) -> Any:
     """Return `value` with its secrets masked, those that the engine marks and `secrets`."""
     match value:
         case Mapping() if SECRET_KEY in value:
             return SECRET
         case Mapping():
-            return {mask(str(key), secrets): redact(item, secrets) for key, item in value.items()}
+            return {secrets.mask(str(key)): redact(item, secrets) for key, item in value.items()}
         case list():
             return [redact(item, secrets) for item in value]
         case str() if value in UNKNOWN:
             return NOT_KNOWN
         case str():
-            return mask(value, secrets)
+            return secrets.mask(value)
     return value
 
 

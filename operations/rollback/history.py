@@ -9,10 +9,10 @@ from pulumi import automation as auto
 
 from components import chart_values
 from components.mern_application import RELEASE
-from components.release import OURS, adoption, record
-from components.release.api import Api, ApiError
+from components.release import Api, ClusterError, adoption, record
+from components.release.description import files_in
 from components.release.record import Record
-from components.release.secret_values import mask
+from components.release.secrets import Secrets
 from operations.stack import connect, secrets_in, stderr_of
 
 DEPLOYED = ("deployed", "superseded")
@@ -20,7 +20,7 @@ DEPLOYED = ("deployed", "superseded")
 TAKEN_OVER = adoption.DESCRIPTION.partition("{")[0]
 
 
-class RollbackError(Exception):
+class RollbackError(pulumi.RunError):
     """A reason why nothing is rolled back, with what to do; for the user."""
 
 
@@ -37,7 +37,7 @@ class ReleaseHistory:
     namespace: str
     revisions: list[Record]
     """The newest last, never empty."""
-    secrets: list[str] = field(repr=False)
+    secrets: Secrets = field(repr=False)
     """Texts to mask: today's credentials, and those of every revision."""
 
     @property
@@ -59,8 +59,7 @@ class ReleaseHistory:
     def chart_of(self, revision: Record) -> str:
         """Return name, version and digest of the chart's files; empty where this stack has not deployed
         `revision`."""
-        ours = OURS.fullmatch(self.original_description(revision))
-        return ours["plain"] if ours else ""
+        return files_in(self.original_description(revision))
 
     def holds_values(self, revision: Record) -> bool:
         """Return whether `revision` was deployed, and with values: a take-over records none."""
@@ -68,7 +67,7 @@ class ReleaseHistory:
 
     def masked(self, text: str) -> str:
         """Return `text` without any of the secrets."""
-        return mask(text, self.secrets)
+        return self.secrets.mask(text)
 
 
 def read_history(name: str, open_stack: Callable[[str], auto.Stack]) -> ReleaseHistory:
@@ -86,27 +85,15 @@ def read_history(name: str, open_stack: Callable[[str], auto.Stack]) -> ReleaseH
         raise RollbackError("there is no `pulumi` on PATH: https://www.pulumi.com/docs/install") from None
     secrets = secrets_in(config)
     try:
-        api, namespace = connect(config)
-    except (KeyError, TypeError, ValueError):
-        raise RollbackError(
-            f"the config of stack {name} names no cluster and namespace; this shows its faults:\n"
-            f"    pulumi preview --stack {name}"
-        ) from None
-    except (RuntimeError, pulumi.RunError) as error:
-        raise RollbackError(
-            f"the cluster of stack {name} is not found: {mask(str(error), secrets)}"
-        ) from None
-    where = f"release {RELEASE} in namespace {namespace}"
-    try:
+        api, namespace = connect(name, config)
         revisions = record.history(api, RELEASE, namespace)
-    except ApiError as error:
-        raise RollbackError(f"Helm's record of {where} may not be read: {error}") from None
-    except Exception as error:  # no connection, no credentials
-        why = mask(str(error), secrets) or type(error).__name__
-        raise RollbackError(f"the cluster of stack {name} cannot be asked: {why}") from None
+    except ClusterError as error:
+        text = f"the revisions of stack {name} cannot be read: {error}"
+        raise RollbackError(secrets.mask(text)) from None
     if not revisions:
         raise RollbackError(
-            f"there is no {where}: nothing to roll back. `pulumi up --stack {name}` deploys it"
+            f"there is no release {RELEASE} in namespace {namespace}: nothing to roll back. "
+            f"`pulumi up --stack {name}` deploys it"
         )
     return ReleaseHistory(
         name=name,
@@ -115,16 +102,15 @@ def read_history(name: str, open_stack: Callable[[str], auto.Stack]) -> ReleaseH
         api=api,
         namespace=namespace,
         revisions=revisions,
-        secrets=_with_secrets_of(revisions, secrets),
+        secrets=secrets | _secrets_of(revisions),
     )
 
 
-def _with_secrets_of(revisions: Iterable[Record], secrets: Iterable[str]) -> list[str]:
-    """Return `secrets` and the credentials of all `revisions`, the longest first."""
-    texts = set(secrets)
+def _secrets_of(revisions: Iterable[Record]) -> Secrets:
+    """Return the credentials of all `revisions`."""
+    secrets = Secrets()
     for revision in revisions:
-        texts.update(adoption.secrets_in(revision))
-        texts.update(
-            text for _, text in chart_values.credentials_in(revision.values) if isinstance(text, str)
-        )
-    return sorted(texts - {""}, key=len, reverse=True)
+        credentials = (text for _, text in chart_values.credentials_in(revision.values))
+        secrets |= Secrets.of_objects(revision.objects())
+        secrets |= Secrets(text for text in credentials if isinstance(text, str))
+    return secrets

@@ -6,7 +6,7 @@ from typing import Any
 
 from components import chart_values
 from components.release.record import Record
-from components.release.secret_values import holds
+from components.release.secrets import Secrets
 from components.release.values import ABSENT, Change, Path, differences, get, leaves, put, remove
 from operations.credentials import holds_credential
 from operations.rollback.history import ReleaseHistory
@@ -66,12 +66,11 @@ def _value_by_value(old: Any, new: Any) -> Iterator[Change]:
             yield path, before, after
 
 
-def _is_secret(path: Path, value: Any, secrets: list[str], is_ours: bool) -> bool:
+def _is_secret(path: Path, value: Any, secrets: Secrets, is_ours: bool) -> bool:
     """Return whether a value of a revision must not get into a stack file: it is a known credential, has one
     in it, or, where this stack has not made the revision, looks like one."""
     if not is_ours and holds_credential(value, path):
         return True
     texts = [text for _, leaf in leaves(value, lists=True) if len(text := str(leaf)) > 2]
-    # A short one can be part of a word.
-    long = [secret for secret in secrets if len(secret) >= 8]
-    return any(text in secrets or holds(text, long) for text in texts)
+    long = secrets.longer_than(7)
+    return any(text in secrets or long.holds(text) for text in texts)

@@ -12,7 +12,8 @@ from pulumi import automation as auto
 
 from components import chart_values
 from components.mern_application import CHART, RELEASE
-from components.release import OURS, chart, record
+from components.release import ClusterError, chart, record
+from components.release.description import files_in, is_ours
 from components.release.record import Record
 from components.release.values import ABSENT, get
 from operations import stack_file
@@ -66,9 +67,16 @@ def rollback(
     """
     file = stack_file.read(name)
     history = read_history(name, open_stack)
-    if number is None:
-        print("\n".join(_listed(history, file.config)))
-        return True
+    with history.secrets.masked_in_errors():
+        if number is None:
+            print(history.masked("\n".join(_listed(history, file.config))))
+            return True
+        return _roll_back(number, history, file, yes=yes, chart_as_it_is=chart_as_it_is)
+
+
+def _roll_back(
+    number: int, history: ReleaseHistory, file: StackFile, *, yes: bool, chart_as_it_is: bool
+) -> bool:
     revision = _revision(history, number, file.config)
     restored = restored_config(revision, history, file.config)
     if revision is history.newest and not restored.changes:
@@ -77,7 +85,7 @@ def rollback(
     _require_same_chart(revision, history, chart_as_it_is)
     if os.environ.get(IMAGE_TAG_VARIABLE):
         raise RollbackError(f"{IMAGE_TAG_VARIABLE} is set and would override the tag of then: unset it")
-    print(_report(revision, restored, history, file))
+    print(history.masked(_report(revision, restored, history, file)))
     keep = done = False
     try:
         keys = sorted({str(path[0]) for path, _, _ in restored.changes})
@@ -133,14 +141,9 @@ def _is_deployed(history: ReleaseHistory) -> bool:
     """Return whether the run that failed has deployed a revision all the same."""
     try:
         newest = record.newest(history.api, RELEASE, history.namespace)
-    except Exception:
+    except ClusterError:
         return False
-    return (
-        newest is not None
-        and newest.revision > history.newest.revision
-        and newest.status == "deployed"
-        and bool(OURS.fullmatch(newest.description))
-    )
+    return newest is not None and newest.revision > history.newest.revision and is_ours(newest)
 
 
 def _print_error(text: str) -> None:
@@ -159,7 +162,7 @@ def _revision(history: ReleaseHistory, number: int, config: Mapping[str, Any]) -
         raise RollbackError(f"Helm keeps no revision {number} of release {RELEASE}.\n{listed}")
     if revision.status not in DEPLOYED:
         raise RollbackError(
-            f"revision {number} is {revision.status} ({history.masked(revision.description)}): only one "
+            f"revision {number} is {revision.status} ({revision.description}): only one "
             "that was deployed can be restored"
         )
     if not history.holds_values(revision):
@@ -172,8 +175,8 @@ def _listed(history: ReleaseHistory, config: Mapping[str, Any]) -> Iterator[str]
     yield f"Revisions of release {RELEASE} in namespace {history.namespace}:"
     chart_now = _chart_now()
     for revision in history.revisions:
-        ours = OURS.fullmatch(revision.description)
-        text = history.masked(history.chart_of(revision) if ours else revision.description)
+        # Before it is cut: no mask finds a part of a credential.
+        text = history.masked(files_in(revision.description) or revision.description)
         made = f"{revision.created:%Y-%m-%d %H:%M} UTC"
         yield f"  {revision.revision}  {made}  {revision.status}  {shorten(text, 120)}"
         if not history.holds_values(revision):
@@ -181,7 +184,7 @@ def _listed(history: ReleaseHistory, config: Mapping[str, Any]) -> Iterator[str]
         paths = [config_path(path) for path, _, _ in restored_config(revision, history, config).changes]
         files = ["the chart's files"] if history.chart_of(revision) != chart_now else []
         differing = ", ".join([*files, *paths]) or "nothing"
-        yield f"     differs from the stack file in: {history.masked(differing)}"
+        yield f"     differs from the stack file in: {differing}"
 
 
 def _chart_now() -> str:
@@ -196,7 +199,7 @@ def _require_same_chart(revision: Record, history: ReleaseHistory, as_it_is: boo
     if now == then or as_it_is:
         return
     if not then:
-        text = history.masked(history.original_description(revision))
+        text = history.original_description(revision)
         raise RollbackError(
             f"revision {revision.revision} was not deployed by this stack ({text}): the files of its chart "
             "are not known. --chart-as-it-is takes only its values back"
@@ -209,7 +212,7 @@ def _require_same_chart(revision: Record, history: ReleaseHistory, as_it_is: boo
     if commit:
         # `git checkout` alone would leave the files that are newer.
         lines += [
-            f"Commit {history.masked(str(commit))} has them:",
+            f"Commit {commit} has them:",
             f"    git checkout --no-overlay {commit.hash} -- {chart_history.FOLDER}",
             "and then this again.",
         ]
@@ -240,7 +243,7 @@ def _report(
         lines.append(f"Credentials changed since then; today's are kept: {', '.join(keys)}")
     if restored.kept:
         lines.append(f"Not taken back, because a credential stands there: {', '.join(restored.kept)}")
-    return history.masked("\n".join(lines)) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def changed_credentials(revision: Record, history: ReleaseHistory) -> list[str]:

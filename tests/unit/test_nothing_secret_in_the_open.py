@@ -46,10 +46,6 @@ from settings import Settings
 from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
 
 
-def unmasked(text: str, secrets: list[str]) -> str:
-    return text
-
-
 def open_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Secrets, "mask", lambda _, text: text)
 
@@ -151,7 +147,7 @@ class Rollback:
         (folder / "chart/Chart.yaml").write_text("{name: mern, version: 0.1.0}")
         monkeypatch.chdir(folder)
         monkeypatch.setattr("builtins.input", lambda _: "n")
-        monkeypatch.setattr(history, "connect", lambda _: (None, "shop"))
+        monkeypatch.setattr(history, "connect", lambda *_: (None, "shop"))
         revisions = self.history(chart.describe("chart"))
         monkeypatch.setattr(record, "history", lambda *_: revisions)
         monkeypatch.setattr(
@@ -221,7 +217,7 @@ def test_a_rollback_shows_and_writes_nothing_and_only_by_its_masks(
         assert not seen("".join(capsys.readouterr()))
     for command in ([], ["0"]):
         with monkeypatch.context() as patch:
-            patch.setattr(history, "mask", unmasked)
+            open_the_doors(patch)
             rolled_back(*command)
             assert seen("".join(capsys.readouterr()))
 
@@ -285,15 +281,16 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
 
     def written() -> str:
         run = engine.Run(command="up", ok=False, failure=f"locked by {CANARY}")
-        engine.gather(run, events, [URI, CANARY])
+        engine.gather(run, events, Secrets([URI, CANARY]))
         return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), repr(run)])
 
     assert "[secret]" in written()
     assert not seen(written())
-    for name, without in (("mask", unmasked), ("redact", lambda value, _: value)):
-        with monkeypatch.context() as patch:
-            patch.setattr(engine, name, without)
-            assert seen(written())
+    with monkeypatch.context() as patch:
+        open_the_doors(patch)
+        assert seen(written())
+    monkeypatch.setattr(engine, "redact", lambda value, _: value)
+    assert seen(written())
 
 
 # -- what others say and have done ---------------------------------------------------------------------
