@@ -77,8 +77,12 @@ WINDOW = """\
 # ---- a terminal
 
 
-def run(engine: Engine, project: Path, command: str) -> list[list[str]]:
-    """Run `command` in a terminal; return each screen that the user sees, with its colours."""
+def run(engine: Engine, project: Path, command: str, *, fails: bool = False) -> list[list[str]]:
+    """Run `command` in a terminal; return each screen that the user sees, with its colours.
+
+    Raises:
+        SystemExit: it succeeds where it should fail, or the reverse.
+    """
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {**os.environ, **engine.environment(), "TERM": "xterm-256color"}
@@ -96,8 +100,10 @@ def run(engine: Engine, project: Path, command: str) -> list[list[str]]:
     while chunk := _read(ours):
         output += chunk
     os.close(ours)
-    process.wait()
-    return [[f"$ {command}", *screen] for screen in screens(output.decode())]
+    seen = [[f"$ {command}", *screen] for screen in screens(output.decode())]
+    if bool(process.wait()) != fails:
+        sys.exit("\n".join(seen[-1]))
+    return seen
 
 
 def _read(terminal: int) -> bytes:
@@ -227,8 +233,8 @@ class Card:
                 f'viewBox="0 0 {self.WIDTH} {height:.0f}" font-family="{self.SANS}">',
                 f'<rect {frame} height="{height - 1:.0f}" fill="#ffffff"/>',
                 f'<rect {frame} height="38" fill="#f6f8fa"/>',
-                f'<text x="{self.EDGE}" y="25" font-size="14" font-weight="600" fill="#1f2328">github-actions'
-                '<tspan font-weight="400" fill="#59636e"> bot commented</tspan></text>',
+                f'<text x="{self.EDGE}" y="25" font-size="14" font-weight="600" fill="#1f2328">'
+                'github-actions <tspan font-weight="400" fill="#59636e">bot commented</tspan></text>',
                 *self._shapes,
                 "</svg>\n",
             ]
@@ -314,7 +320,7 @@ def main() -> None:
         scale(control_plane, 2)
 
         configure(project, tag="1.1.0", replicas=3, cpu="1000")
-        seen = run(engine, project, UP)
+        seen = run(engine, project, UP, fails=True)
         waiting = [screen for screen in seen if any("waiting for" in line for line in screen)]
         draw_terminal("progress", waiting[-1], columns=COLUMNS)
         outputs = next(at for at, line in enumerate(seen[-1]) if "Outputs:" in line)
