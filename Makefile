@@ -48,7 +48,7 @@ format: $(VENV)/dev ## Rewrite the sources in the project's style
 	@$(RUN) ruff check --fix-only $(SOURCES)
 	@$(RUN) ruff format $(SOURCES)
 
-pictures: $(VENV)/run ## Make the README's pictures anew, from real output
+pictures: $(VENV)/dev ## Make the README's pictures anew, from real output
 	@$(RUN) docs.pictures
 
 lock: $(VENV)/dev ## Pin the Python packages anew, with hashes

@@ -1,1 +1,1 @@
-"""What is done around a deployment, in CI and by hand: `python -m operations --help`."""
+"""What is done around a deployment, by purpose: in CI, going back, and moving from values files once."""

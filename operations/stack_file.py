@@ -6,7 +6,7 @@ The engine changes what differs and leaves comments, order, quotes and flow styl
 import copy
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pulumi import automation as auto
 
-from components.release.values import ABSENT, differences, map_leaves, pulumi_path, remove, whole
+from components.release.values import ABSENT, differences, get, leaves, map_leaves, pulumi_path, remove, whole
 from components.release.values import Path as ValuePath
-from operations.engine import stderr_of
+from operations.stack import stderr_of
 
 VALUES, IMAGE_TAG = "mern:values", "mern:imageTag"
 
@@ -119,7 +119,7 @@ def _wrong_paths(file: StackFile, config: Mapping[str, Any]) -> list[ValuePath]:
     for key, value in config.items():
         if not is_same(now.get(key, ABSENT), value):
             changes = differences(value, now.get(key, ABSENT), (key,))
-            wrong += [path for path, one, other in changes if not is_same(one, other)] or [(key,)]
+            wrong += [path for path, left, right in changes if not is_same(left, right)] or [(key,)]
     return wrong
 
 
@@ -141,9 +141,9 @@ def config_path(path: ValuePath) -> str:
     return f"{key}{'' if below.startswith('[') or not inner else '.'}{below}"
 
 
-def is_same(one: Any, other: Any) -> bool:
+def is_same(left: Any, right: Any) -> bool:
     """Return whether two values are the same to the engine, which has one type of number."""
-    return _canonical(one) == _canonical(other)
+    return _canonical(left) == _canonical(right)
 
 
 def _canonical(value: Any) -> str | None:
@@ -151,21 +151,11 @@ def _canonical(value: Any) -> str | None:
 
 
 def _require_no_secret(file: StackFile, config: Mapping[str, Any]) -> None:
-    """The engine would take a mapping with nothing but a text at `secure` for an encrypted value."""
-    for key, value in config.items():
-        for path, inner in _mappings(value, (key,)):
-            if list(inner) == ["secure"] and isinstance(inner["secure"], str):
-                raise StackFileError(
-                    f"{file.path} cannot have a key `secure` alone, as in {config_path(path)}: Pulumi takes "
-                    "its value for an encrypted one"
-                )
-
-
-def _mappings(value: Any, path: ValuePath) -> Iterator[tuple[ValuePath, Mapping[str, Any]]]:
-    if isinstance(value, Mapping):
-        yield path, value
-    inner = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for key, below in inner:
-        yield from _mappings(below, (*path, key))
+    """Refuse a mapping with nothing but a text at `secure`, which the engine takes for an encrypted value."""
+    for path, leaf in leaves(config, lists=True):
+        parent = path[:-1]
+        if parent and path[-1] == "secure" and isinstance(leaf, str) and len(get(config, parent)) == 1:
+            raise StackFileError(
+                f"{file.path} cannot have a key `secure` alone, as in {config_path(parent)}: Pulumi takes "
+                "its value for an encrypted one"
+            )

@@ -27,10 +27,3 @@ __all__ = [
     "plan_release",
     "quiet_exit",
 ]
-
-# TEMPORARY
-import re
-
-from components.release.description import OURS as _OURS
-
-OURS = re.compile(_OURS.pattern.replace("files>", "plain>"))

@@ -93,10 +93,3 @@ def _changed_fields(old: Object, new: Object) -> list[str]:
 
 def _paths(values: Mapping[str, Any]) -> list[str]:
     return [dotted(path) for path, _ in leaves(values) if path]
-
-
-def secrets_in(found: Record) -> list[str]:
-    """TEMPORARY."""
-    from components.release.secrets import Secrets
-
-    return list(Secrets.of_objects(found.objects())._texts)

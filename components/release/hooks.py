@@ -44,12 +44,16 @@ class Hooks:
         """Return what the engine calls before and after the Release is deployed, and when that fails."""
         in_previews = pulumi.ResourceHookOptions(on_dry_run=True)
         return pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook(self._named("create"), self._before_create, in_previews)],
-            before_update=[pulumi.ResourceHook(self._named("update"), self._before_update, in_previews)],
+            before_create=[
+                pulumi.ResourceHook(self._named("before-create"), self._before_create, in_previews)
+            ],
+            before_update=[
+                pulumi.ResourceHook(self._named("before-update"), self._before_update, in_previews)
+            ],
             after_create=[self._after],
             after_update=[self._after],
             before_delete=list(before_delete),
-            on_error=[pulumi.ErrorHook(self._named("error"), self._on_error)],
+            on_error=[pulumi.ErrorHook(self._named("on-error"), self._on_error)],
         )
 
     def _named(self, event: str) -> str:

@@ -115,7 +115,7 @@ def differences(
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from differences(old.get(key, ABSENT), new.get(key, ABSENT), (*path, key), pair=pair)
-    elif old is ABSENT or new is ABSENT or old != new:
+    elif old is ABSENT or new is ABSENT or old != new or isinstance(old, bool) != isinstance(new, bool):
         yield path, old, new
 
 

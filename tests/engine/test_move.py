@@ -49,7 +49,7 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     monkeypatch.chdir(project.folder)
     for name, value in {**project.environment(), "PATH": project.cluster.env["PATH"]}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("operations.engine.PROJECT", project.folder)
+    monkeypatch.setattr("operations.stack.PROJECT", project.folder)
     command = ["operations", "move", "-f", str(base), "-f", str(staging), "--stack", project.stack]
     monkeypatch.setattr("sys.argv", [*command, "--write", "--replace"])
 

@@ -17,7 +17,8 @@ from lightkube.resources.core_v1 import Namespace, Secret
 from pulumi.automation import ConfigValue
 
 from components.release.hooks import REPORT_VARIABLE
-from operations import engine, report
+from operations.ci import engine, report
+from operations.stack import secrets_in
 from sandbox.engine import PROJECT
 from tests.canary import CANARY, OTHER, PARTS, URI, seen, seen_in_files
 from tests.conftest import FOLDER, TestCluster
@@ -56,7 +57,7 @@ def everything(project: Project, run: Run) -> str:
     """What a run shows and leaves: its output, its events, the state, the stack file, what CI writes."""
     config = {key: ConfigValue(text, secret=True) for key, text in project.secrets.items()}
     told = engine.Run(command="up", ok=run.ok)
-    engine.gather(told, run.reported, engine.secrets_in(config))
+    engine.gather(told, run.reported, secrets_in(config))
     written = report.comment(told, project.stack) + report.summary(told, project.stack)
     assert run.events
     return "\n".join([run.output, run.events, written, project.raw_state(), project.config_file.read_text()])

@@ -25,7 +25,7 @@ def rollback(project: Project, monkeypatch: pytest.MonkeyPatch) -> Rollback:
     monkeypatch.chdir(project.folder)
     for name, value in project.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("operations.engine.PROJECT", project.folder)
+    monkeypatch.setattr("operations.stack.PROJECT", project.folder)
     return lambda *arguments: main(["rollback", *arguments, "--stack", project.stack])
 
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from lightkube.resources.apps_v1 import Deployment
 
-from operations.engine import SECRET_KEY
+from operations.ci.engine import SECRET_KEY
 from sandbox.engine import PROJECT, Engine
 from sandbox.tools import PULUMI, prepare
 from tests import github_api

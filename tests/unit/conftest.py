@@ -36,7 +36,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: dict[str, str]) -> Path:
     """An empty folder of the project, as the working folder of the command line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("operations.engine.PROJECT", tmp_path)
+    monkeypatch.setattr("operations.stack.PROJECT", tmp_path)
     for name, value in backend.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "Pulumi.yaml").write_bytes((PROJECT / "Pulumi.yaml").read_bytes())

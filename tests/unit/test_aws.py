@@ -251,7 +251,7 @@ def test_what_is_no_arn_is_refused(text: str) -> None:
 
 def test_boto3_is_not_imported_before_a_question() -> None:
     program = (
-        "import sys, components.preflight, operations.cluster, operations.deploy, operations.health\n"
+        "import sys, components.preflight, operations.ci.deploy, operations.ci.health, operations.stack\n"
         "from components.aws import Aws\n"
         "Aws('eu-central-1')\n"
         "assert not {'boto3', 'botocore'} & sys.modules.keys()"

@@ -12,7 +12,9 @@ from pulumi import automation as auto
 
 from components.aws import Aws
 from components.cluster import Cluster, EksCluster, connect
-from operations import cluster as of_stack
+from components.release import ClusterError
+from operations import __main__ as operations
+from operations import stack as of_stack
 from settings import AwsSettings, ClusterSettings
 from tests.stand_ins.aws_account import aws_in_this_process
 from tests.unit.recording import Recording, Secret, run
@@ -38,7 +40,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a client its kube config: the certificates are made up."""
-    for module in ("components.cluster", "operations.cluster"):
+    for module in ("components.cluster", "operations.stack"):
         monkeypatch.setattr(f"{module}.Api", lambda config: config)
 
 
@@ -198,14 +200,14 @@ def test_operations_find_the_cluster_of_a_stack_in_the_same_way(account: str) ->
         aws={"accountId": account, "region": REGION},
         namespace={"name": "mern-shop"},
     )
-    with pytest.raises(RuntimeError, match=f"account {account} has no EKS cluster shop in {REGION}"):
-        of_stack.connect(place.get_all_config())
+    with pytest.raises(ClusterError, match=f"account {account} has no EKS cluster shop in {REGION}"):
+        of_stack.connect("shop", place.get_all_config())
     role = f"arn:aws:iam::{account}:role/cluster"
     eks = boto3.client("eks", region_name=REGION)
     made = eks.create_cluster(name="shop", roleArn=role, resourcesVpcConfig={"subnetIds": []})["cluster"]
 
     config: Any
-    config, namespace = of_stack.connect(place.get_all_config())
+    config, namespace = of_stack.connect("shop", place.get_all_config())
 
     assert namespace == "mern-shop"
     assert config["clusters"][0]["cluster"]["server"] == made["endpoint"]
@@ -215,5 +217,17 @@ def test_operations_find_the_cluster_of_a_stack_in_the_same_way(account: str) ->
 def test_operations_name_a_kube_config_that_is_not_there() -> None:
     place: Any = Stack(cluster={"kubeconfig": "/nowhere", "context": "laptop"}, namespace={"name": "mern"})
 
-    with pytest.raises(RuntimeError, match=r"mern:cluster\.kubeconfig: cannot read /nowhere"):
-        of_stack.connect(place.get_all_config())
+    with pytest.raises(ClusterError, match=r"shop is not found: mern:cluster\.kubeconfig: cannot read /no"):
+        of_stack.connect("shop", place.get_all_config())
+
+
+@pytest.mark.parametrize("config", [{}, {"namespace": {"name": "mern"}}, {"cluster": {"context": "a"}}])
+def test_check_health_says_of_a_stack_without_a_cluster_what_shows_the_fault(
+    config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place: Any = Stack(**config)
+    assert operations.main(["check-health", "shop"], lambda _: place) == 1
+    assert capsys.readouterr().err == (
+        "the config of stack shop names no cluster and namespace; this shows its faults:\n"
+        "    pulumi preview --stack shop\n"
+    )

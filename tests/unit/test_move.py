@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operations.__main__ import main
-from operations.old_values import OldValuesError, read, translate
+from operations.migration.old_values import OldValuesError, read, translate
 
 PASSWORD = "pw-of-the-old-chart"  # in every credential of these files
 HEADER = "# Ours.\nconfig:\n  # the cluster\n  mern:cluster:\n    eksClusterName: shop # in Frankfurt\n"
@@ -24,7 +24,7 @@ STACK += "  mern:namespace:\n    name: shop\n# the end\n"
 @pytest.fixture
 def folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without helm: what the chart says to the values is for the test on the engine."""
-    monkeypatch.setattr("operations.move.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("operations.migration.move.shutil.which", lambda *_, **__: None)
     (project / "Pulumi.staging.yaml").write_text(STACK)
     return project
 
@@ -413,7 +413,7 @@ def test_helm_is_given_values_by_standard_input_and_no_credential(
     helm = folder / "helm"
     helm.write_text(f'#!/bin/sh\necho "$@" > {folder}/arguments; cat > {folder}/input; echo no >&2; exit 1\n')
     helm.chmod(helm.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("operations.move.shutil.which", lambda *_, **__: os.fspath(helm))
+    monkeypatch.setattr("operations.migration.move.shutil.which", lambda *_, **__: os.fspath(helm))
     (folder / "old.yaml").write_text(VALUES)
 
     assert run(monkeypatch, "old.yaml", "--stack", "staging", "--write") == 1

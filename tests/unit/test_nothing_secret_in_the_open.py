@@ -38,14 +38,12 @@ from components.release.findings import Finding, texts_of
 from components.release.hooks import Hooks
 from components.release.kubernetes_api import ApiError, UnknownKindError, UnreachableError
 from components.release.secrets import Messages, Secrets
-from operations import cluster, credentials, engine, report, rollback, stack_file
+from operations import credentials, stack, stack_file
 from operations.__main__ import main
+from operations.ci import engine, report
+from operations.rollback import history, restored_config
 from settings import Settings
 from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
-
-
-def unmasked(text: str, secrets: list[str]) -> str:
-    return text
 
 
 def open_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,13 +147,13 @@ class Rollback:
         (folder / "chart/Chart.yaml").write_text("{name: mern, version: 0.1.0}")
         monkeypatch.chdir(folder)
         monkeypatch.setattr("builtins.input", lambda _: "n")
-        monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
-        history = self.history(chart.describe("chart"))
-        monkeypatch.setattr(record, "history", lambda *_: history)
+        monkeypatch.setattr(history, "connect", lambda *_: (None, "shop"))
+        revisions = self.history(chart.describe("chart"))
+        monkeypatch.setattr(record, "history", lambda *_: revisions)
         monkeypatch.setattr(
             engine, "run", lambda _, command, __: engine.Run(command=command, ok=True, changed=True)
         )
-        self.stack = engine.open_stack("shop")
+        self.stack = stack.open_stack("shop")
         config = {key: ConfigValue(text, secret=True) for key, text in PARTS.items()}
         monkeypatch.setattr(self.stack, "get_all_config", lambda: config)
         edit = stack_file.edit
@@ -213,13 +211,13 @@ def test_a_rollback_shows_and_writes_nothing_and_only_by_its_masks(
     assert any("LEVEL: debug" in text for text in rolled_back.written)
     assert not seen("\n".join([said, *rolled_back.written]))
     with monkeypatch.context() as patch:
-        patch.setattr(rollback, "_is_secret", lambda *_: False)
+        patch.setattr(restored_config, "_is_secret", lambda *_: False)
         rolled_back("1")
         assert seen("\n".join(rolled_back.written))
         assert not seen("".join(capsys.readouterr()))
     for command in ([], ["0"]):
         with monkeypatch.context() as patch:
-            patch.setattr(rollback, "mask", unmasked)
+            open_the_doors(patch)
             rolled_back(*command)
             assert seen("".join(capsys.readouterr()))
 
@@ -283,15 +281,16 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
 
     def written() -> str:
         run = engine.Run(command="up", ok=False, failure=f"locked by {CANARY}")
-        engine.gather(run, events, [URI, CANARY])
+        engine.gather(run, events, Secrets([URI, CANARY]))
         return "\n".join([report.comment(run, "staging"), report.summary(run, "staging"), repr(run)])
 
     assert "[secret]" in written()
     assert not seen(written())
-    for name, without in (("mask", unmasked), ("redact", lambda value, _: value)):
-        with monkeypatch.context() as patch:
-            patch.setattr(engine, name, without)
-            assert seen(written())
+    with monkeypatch.context() as patch:
+        open_the_doors(patch)
+        assert seen(written())
+    monkeypatch.setattr(engine, "redact", lambda value, _: value)
+    assert seen(written())
 
 
 # -- what others say and have done ---------------------------------------------------------------------

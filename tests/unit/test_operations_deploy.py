@@ -10,9 +10,10 @@ import boto3
 import pytest
 from pulumi import automation as auto
 
-from operations import deploy, engine
-from operations.engine import Run
-from operations.github import GitHub
+from operations.ci import deploy
+from operations.ci.engine import Run
+from operations.ci.github import GitHub
+from operations.stack import stderr_of
 from tests import github_api
 from tests.github_api import FakeGitHub
 from tests.stand_ins.aws_account import aws_in_this_process
@@ -109,7 +110,7 @@ def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub,
         (S3, ME, {**JOB, "name": "deploy to production"}, "No finished job `deploy to staging`"),
         (S3, ME, None, "could not be read"),
         (S3.replace("/.pulumi/locks/", "/"), ME, JOB, "is not a lock of Pulumi"),
-        (S3.replace("s3:", "azblob:"), ME, JOB, "is not known here"),
+        (S3.replace("s3:", "azblob:"), ME, JOB, "are not known here"),
     ],
 )
 def test_any_other_lock_is_left_with_the_command(
@@ -170,4 +171,4 @@ def test_a_failed_rollout_is_not_tried_again(fake: FakeGitHub) -> None:
 
 def test_what_the_engine_says_before_the_program_runs_is_the_reason() -> None:
     text = "\n code: 255\n stdout: \n stderr: error: could not open the bucket\n"
-    assert engine.stderr_of(auto.errors.CommandError(text)) == "could not open the bucket"
+    assert stderr_of(auto.errors.CommandError(text)) == "could not open the bucket"

@@ -1,5 +1,7 @@
 """One comment, one issue, and which earlier run has ended: against a small GitHub API on loopback."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from operations import github
 from operations.__main__ import main
-from operations.github import GitHub, GitHubError
+from operations.ci import github
+from operations.ci.github import GitHub, GitHubError
+from sandbox.engine import PROJECT
 from tests import github_api
 from tests.github_api import BOT, FakeGitHub
 
@@ -132,12 +135,20 @@ def test_only_a_finished_job_of_that_stack_and_moment_counts(
     assert not [call for call in fake.calls if "/runs/1/" in call or "/runs/3/" in call]
 
 
-def test_it_needs_no_packages() -> None:
-    """The comment is written also where they could not be installed."""
-    import ast
-    import sys
+@pytest.mark.parametrize("command", ["comment", "issue"])
+def test_it_needs_no_packages(fake: FakeGitHub, tmp_path: Path, command: str) -> None:
+    """What is written to GitHub is written also where packages could not be installed."""
+    file = tmp_path / "text.md"
+    file.write_text("spec.replicas is 5")
+    more = ["--pull-request", "5"] if command == "comment" else []
 
-    tree = ast.parse(Path(github.__file__).read_text())
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    names |= {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
-    assert {name.split(".")[0] for name in names if name} <= sys.stdlib_module_names
+    def without_packages(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-S", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+
+    done = without_packages("-m", "operations", command, "staging", "--from", str(file), *more)
+    assert done.returncode == 0, done.stderr
+    [written] = fake.comments if command == "comment" else fake.issues
+    assert "spec.replicas is 5" in written["body"]
+    assert "No module named 'pulumi'" in without_packages("-c", "import pulumi").stderr

@@ -13,8 +13,8 @@ import pytest
 from components.aws import AwsError
 from components.release import Api as RealApi
 from components.release.kubernetes_api import ApiError, UnreachableError
-from operations import health
-from operations.health import Health
+from operations.ci import health
+from operations.ci.health import Health
 
 INGRESSES = "/apis/networking.k8s.io/v1/namespaces/shop/ingresses"
 BINDINGS = "/apis/elbv2.k8s.aws/v1beta1/namespaces/shop/targetgroupbindings"

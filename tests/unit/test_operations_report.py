@@ -14,9 +14,9 @@ import pytest
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent
 
-from operations import engine, report
 from operations.__main__ import main
-from operations.engine import Change, Run
+from operations.ci import engine, report
+from operations.ci.engine import ResourceChange, Run
 
 EVENTS = Path(__file__).parent / "events"
 STACK = "staging"
@@ -154,10 +154,10 @@ def test_drift_is_any_change_and_any_warning_that_says_so() -> None:
 
 def config_map(
     number: int, old: dict[str, Any] | None, new: dict[str, Any] | None, op: str = "update"
-) -> Change:
+) -> ResourceChange:
     kind = "helm:core/v1:ConfigMap"
     urn = f"urn:pulumi:staging::mern::{kind}::mern/shop/many-{number:04}"
-    return Change(operation=op, type=kind, urn=urn, old=old, new=new)
+    return ResourceChange(operation=op, type=kind, urn=urn, old=old, new=new)
 
 
 def test_a_long_comment_is_cut_object_by_object_and_says_so() -> None:

@@ -12,12 +12,16 @@ import pytest
 from pulumi import automation as auto
 
 from components.release import chart, record
-from components.release.kubernetes_api import ApiError
+from components.release.kubernetes_api import ApiError, UnreachableError
 from components.release.record import Record
+from components.release.secrets import Secrets
 from components.service_account_role import ROLE_ANNOTATION
-from operations import chart_history, cluster, engine, rollback
 from operations.__main__ import main
-from operations.rollback import ReleaseHistory, RestoredConfig, restored_config
+from operations.ci import engine
+from operations.rollback import chart_history, rollback
+from operations.rollback.history import ReleaseHistory
+from operations.rollback.restored_config import RestoredConfig, restored_config
+from operations.stack import open_stack
 from sandbox.engine import PROJECT
 from settings import IMAGE_TAG_VARIABLE
 
@@ -69,7 +73,7 @@ def history_of(*revisions: Record, **config: str) -> ReleaseHistory:
         api=None,  # type: ignore[arg-type]
         namespace="shop",
         revisions=list(revisions),
-        secrets=[URI],
+        secrets=Secrets([URI]),
     )
 
 
@@ -174,7 +178,7 @@ def said(
             raise history
         return history
 
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda *_: (None, "shop"))
     monkeypatch.setattr(record, "history", answer)
     monkeypatch.setattr(engine, "run", None)
     before = Path("Pulumi.shop.yaml").read_text()
@@ -189,10 +193,13 @@ def said(
     ("history", "expected"),
     [
         ([], "there is no release mern in namespace shop: nothing to roll back"),
-        (OSError(f"no route to host, {URI}"), "the cluster of stack shop cannot be asked: no route to host"),
+        (
+            UnreachableError(f"no route to host, {URI}"),
+            "the revisions of stack shop cannot be read: no route to host",
+        ),
         (
             ApiError(403, {"message": "forbidden"}),
-            "release mern in namespace shop may not be read: forbidden",
+            "the revisions of stack shop cannot be read: forbidden",
         ),
         ([revision(1), revision(3)], "Helm keeps no revision 2 of release mern.\n"),
         ([revision(2, status="failed", description=f"no {URI}")], "revision 2 is failed (no [secret]): only"),
@@ -220,7 +227,7 @@ def test_what_cannot_be_done_is_one_clear_line(
 
 def test_credentials_that_were_others_are_named() -> None:
     def others(then: Record, newest: Record, **config: str) -> list[str]:
-        return rollback.other_credentials(then, history_of(newest, **config))
+        return rollback.changed_credentials(then, history_of(newest, **config))
 
     only_one = revision(mernServer={"mongodbUri": URI, "secrets": {"A": "1", "B": "2"}})
     assert others(only_one, only_one, mongodbUri=URI, serverSecrets='{"A": "1", "B": "2"}') == []
@@ -258,7 +265,7 @@ def test_the_revisions_are_listed(
         revision(3, f"it broke: {URI}", "failed"),
         revision(4, "Upgrade complete", "deployed", legacy={"token": "t"}),
     ]
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda *_: (None, "shop"))
     monkeypatch.setattr(record, "history", lambda *_: history)
     monkeypatch.setattr(rollback, "_chart_now", lambda: OURS)
 
@@ -309,9 +316,9 @@ def test_the_stack_is_opened_and_its_config_read_once(
     (project / "Pulumi.shop.yaml").write_text(STACK)
     shutil.copytree(PROJECT / "chart", project / "chart")
     ours = chart.describe("chart")
-    stack = engine.open_stack("shop")
+    stack = open_stack("shop")
     asked = list[str]()
-    monkeypatch.setattr(cluster, "connect", lambda _: (None, "shop"))
+    monkeypatch.setattr("operations.rollback.history.connect", lambda *_: (None, "shop"))
     monkeypatch.setattr(record, "history", lambda *_: [revision(1, ours), revision(2, ours, "deployed")])
     monkeypatch.setattr("builtins.input", lambda _: answer)
     read = stack.workspace.pulumi_command.run

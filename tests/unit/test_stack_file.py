@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.release.values import ABSENT
-from operations import engine, stack_file
+from operations import stack_file
+from operations.stack import open_stack
 from operations.stack_file import StackFileError
 from tests.unit.conftest import pulumi
 
@@ -38,7 +39,7 @@ config:
 def edited(text: str, config: dict[str, Any]) -> str:
     path = Path("Pulumi.shop.yaml")
     path.write_bytes(text.encode())
-    stack_file.edit(engine.open_stack("shop"), stack_file.read("shop"), config)
+    stack_file.edit(open_stack("shop"), stack_file.read("shop"), config)
     return path.read_bytes().decode()
 
 

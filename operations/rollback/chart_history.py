@@ -10,12 +10,12 @@ from components.release import ChartError, chart
 
 FOLDER = "chart"
 AT_MOST = 200
-"""Versions of the chart that are looked at, the newest first; each takes some milliseconds."""
+"""Versions of the chart that are compared, the newest first; each takes some milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A commit whose chart was asked for."""
+    """A commit with a version of the chart."""
 
     hash: str
     """Its first 12 digits."""
@@ -27,13 +27,13 @@ class Commit:
 
 
 def commit_of(description: str) -> Commit | None:
-    """The newest commit in which the chart is what `chart.describe` calls `description`; None where Git
-    knows no such commit, or is not here."""
+    """Return the newest commit in which `chart.describe` gives `description` for the chart, None where Git
+    has no such commit, or is not here."""
     try:
         form = "--format=%H%x00%cs%x00%s"
         log = _git("log", "--all", "--full-history", form, "--", FOLDER).decode(errors="replace")
         commits = [line.split("\0", 2) for line in log.splitlines()]
-        asked = "".join(f"{found[0]}:./{FOLDER}\n" for found in commits)
+        asked = "".join(f"{commit}:./{FOLDER}\n" for commit, _, _ in commits)
         trees = _git("cat-file", "--batch-check=%(objectname) %(objecttype)", given=asked.encode())
         seen: set[str] = set()
         for (commit, date, subject), answer in zip(commits, trees.decode().splitlines(), strict=True):

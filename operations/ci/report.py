@@ -1,6 +1,6 @@
-"""What a run changes or has changed, as markdown for GitHub: a pull request's comment, a job's summary.
+"""Reports of a run as markdown for GitHub: a pull request's comment, a job's summary, an issue on drift.
 
-All text that is not ours stands in `<pre>` or `<code>`, escaped for HTML: GitHub reads neither markdown
+All text of others stands in `<pre>` or `<code>`, escaped for HTML: GitHub reads neither markdown
 nor mentions there, whatever the text holds.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from operations.engine import NOT_KNOWN, SECRET, Change, Run
+from components.release.values import ABSENT, Change, Path, by_index, differences, get, pulumi_path
+from operations.ci.engine import NOT_KNOWN, SECRET, ResourceChange, Run
 
 COMMENT_LIMIT = 64_000
 """Characters; GitHub takes 65,536, and the marker and the footer of a comment come on top."""
@@ -32,12 +33,11 @@ DONE = {
     "import": "imported",
 }
 TO_DO = {"create": "create", "update": "update", "replace": "replace", "delete": "delete", "import": "import"}
-GONE = object()
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def comment(run: Run, stack: str, limit: int = COMMENT_LIMIT) -> str:
-    """A preview, for a pull request."""
+    """Return the report of a preview for a pull request."""
     page = Page(limit)
     if not run.ok:
         page.add(
@@ -54,15 +54,15 @@ def comment(run: Run, stack: str, limit: int = COMMENT_LIMIT) -> str:
 
 
 def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
-    """A preview or a deployment, for the job's summary."""
+    """Return the report of a preview or a deployment for the job's summary."""
     if run.command == "preview":
         return comment(run, stack, limit)
     page = Page(limit)
     took = f"{run.seconds:.0f} s"
     if run.ok:
         revision = f", revision {code(run.revision)}" if run.revision else ""
-        what = counted(run.changes, DONE) or "nothing changed"
-        page.add(f"### Stack {code(stack)} is deployed{revision}: {what} ({took})")
+        counts = counted(run.changes, DONE) or "nothing changed"
+        page.add(f"### Stack {code(stack)} is deployed{revision}: {counts} ({took})")
     else:
         page.add(f"### The deployment of stack {code(stack)} failed ({took})")
         page.add_lines(run.errors)
@@ -74,7 +74,7 @@ def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
 
 
 def no_drift(run: Run, stack: str) -> str:
-    """For the job's summary; with what could not be looked at."""
+    """Return the report of a drift check that found nothing, with the checks that could not be made."""
     page = Page(SUMMARY_LIMIT)
     page.add(f"### Stack {code(stack)} is as it should be")
     _notes(page, run)
@@ -82,7 +82,7 @@ def no_drift(run: Run, stack: str) -> str:
 
 
 def drift(run: Run, stack: str, limit: int = COMMENT_LIMIT) -> str:
-    """What is not as the stack says; empty where nothing is."""
+    """Return the report of what is not as the stack says, empty where nothing is."""
     if not (run.drift or run.changed):
         return ""
     page = Page(limit)
@@ -115,7 +115,7 @@ class Page:
         return self._room
 
     def add(self, block: str) -> bool:
-        """Whether there was room for it."""
+        """Add `block` where there is room for it; return whether there was."""
         needed = size(block) + 2
         if needed > self._room:
             return False
@@ -124,7 +124,7 @@ class Page:
         return True
 
     def add_lines(self, texts: Iterable[str]) -> None:
-        """`texts` as they stand, cut after a whole line where they take more than half of the room."""
+        """Add `texts` as they are, cut after a whole line where they take more than half of the room."""
         lines = [shorten(line, 1_000) for text in texts for line in [*clean(text).split("\n"), ""]][:-1]
         budget, kept = self._room // 2, list[str]()
         for line in lines:
@@ -145,16 +145,16 @@ def _notes(page: Page, run: Run) -> None:
         page.add_lines(run.notes)
 
 
-def _changes(page: Page, changes: list[Change]) -> None:
-    """A heading for each group, and one folded block for each change. Where there is no room for all,
-    the last ones lose first their fields, and then their line; a notice says so."""
-    groups = [(title, found) for title, found in _grouped(changes) if found]
-    rows = {change.urn: _row(change) for _, found in groups for change in found}
+def _changes(page: Page, changes: list[ResourceChange]) -> None:
+    """Add a heading for each group, and a folded block for each change. Where there is no room for all,
+    the last lose first their fields, and then their line; a notice says so."""
+    groups = [(title, group) for title, group in _grouped(changes) if group]
+    rows = {change.urn: _row(change) for _, group in groups for change in group}
     spare = page.room - 400 - sum(size(row) + 2 for row in rows.values()) - 40 * len(groups)
     without_fields = without_line = 0
-    for title, found in groups:
+    for title, group in groups:
         page.add(f"**{title}**")
-        for change in found:
+        for change in group:
             folded = _folded(change)
             if folded and (extra := size(folded) - size(rows[change.urn])) <= spare:
                 spare -= extra
@@ -169,8 +169,13 @@ def _changes(page: Page, changes: list[Change]) -> None:
         page.add(f"*There was no room for {without_line} more objects: they are in the log.*")
 
 
-def _grouped(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
-    groups = {"Kubernetes objects": list[Change](), "Releases": [], "AWS": [], "Other": []}
+def _grouped(changes: list[ResourceChange]) -> Iterator[tuple[str, list[ResourceChange]]]:
+    groups: dict[str, list[ResourceChange]] = {
+        "Kubernetes objects": [],
+        "Releases": [],
+        "AWS": [],
+        "Other": [],
+    }
     for change in changes:
         if change.is_object or (change.type.startswith("kubernetes:") and "helm.sh" not in change.type):
             groups["Kubernetes objects"].append(change)
@@ -183,23 +188,23 @@ def _grouped(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
     yield from groups.items()
 
 
-def counted(changes: list[Change], words: Mapping[str, str]) -> str:
-    """As in `create 1, update 2`."""
+def counted(changes: list[ResourceChange], words: Mapping[str, str]) -> str:
+    """Return the number of changes by operation, as in `create 1, update 2`."""
     counts = Counter(change.operation for change in changes)
-    return ", ".join(f"{words[each]} {counts[each]}" for each in SIGNS if counts[each])
+    return ", ".join(f"{words[name]} {counts[name]}" for name in SIGNS if counts[name])
 
 
-def _title(change: Change) -> str:
-    sign, what = SIGNS[change.operation], f"{change.kind} {change.name}"
-    return f"{code(f'{sign} {what}')} {change.operation}"
+def _title(change: ResourceChange) -> str:
+    title = f"{SIGNS[change.operation]} {change.kind} {change.name}"
+    return f"{code(title)} {change.operation}"
 
 
-def _row(change: Change) -> str:
+def _row(change: ResourceChange) -> str:
     return f"- {_title(change)}"
 
 
-def _folded(change: Change) -> str:
-    """The change with its fields folded below; empty where there is none to show."""
+def _folded(change: ResourceChange) -> str:
+    """Return the change with its fields folded below, empty where it has none to show."""
     lines = list(_lines(change))
     if not lines:
         return ""
@@ -207,64 +212,33 @@ def _folded(change: Change) -> str:
     return f"<details><summary>{_title(change)}</summary>\n\n{pre(lines)}\n\n</details>"
 
 
-def _lines(change: Change) -> Iterator[str]:
+def _lines(change: ResourceChange) -> Iterator[str]:
     if change.operation == "delete" or change.new is None:
         return
     if change.old is None or change.operation in ("create", "import"):
         dumped = yaml.safe_dump(change.new, sort_keys=False, allow_unicode=True, width=10_000)
         yield from (shorten(line, LINE) for line in dumped.rstrip().split("\n"))
         return
-    told = False
-    shown: list[str] = []
-    for path, old, new in differences(change.old, change.new):
-        told = True
-        shown.append(path)
-        yield from _field(path, old, new)
-    for path in change.paths:
-        if not any(path.startswith(each) or each.startswith(path) for each in shown):
-            old, new = _at(change.old, path), _at(change.new, path)
-            if old == new == SECRET:
-                told = True
-                yield f"~ {path}: {SECRET}, another than before"
-    if not told:
+    fields = list(differences(change.old, change.new, pair=by_index))
+    for path, old, new in fields:
+        yield from _field(pulumi_path(path), old, new)
+    secrets = [text for text in change.paths if _is_other_secret(change, _parsed(text), fields)]
+    yield from (f"~ {text}: {SECRET}, another than before" for text in secrets)
+    if not (fields or secrets):
         yield f"~ a value that is {SECRET}"
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each field that differs: its path, and its values; GONE where there is none."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key, GONE), new.get(key, GONE), _join(path, str(key)))
-    elif isinstance(old, list) and isinstance(new, list) and _alike(old, new):
-        for at in range(max(len(old), len(new))):
-            before, after = (side[at] if at < len(side) else GONE for side in (old, new))
-            yield from differences(before, after, f"{path}[{at}]")
-    elif old != new:
-        yield path, old, new
+def _is_other_secret(change: ResourceChange, path: Path, fields: list[Change]) -> bool:
+    """Return whether the provider reports a change at `path` that is hidden, and not among `fields`."""
+    if any(path[: len(shown)] == shown[: len(path)] for shown, _, _ in fields):
+        return False
+    return bool(get(change.old, path) == get(change.new, path) == SECRET)
 
 
-def _alike(old: list[Any], new: list[Any]) -> bool:
-    """Whether items at the same place may be compared: else one that was put first changes all."""
-    return len(old) == len(new) or old[: len(new)] == new[: len(old)]
-
-
-def _join(path: str, key: str) -> str:
-    if re.fullmatch(r"[A-Za-z_][\w-]*", key):
-        return f"{path}.{key}" if path else key
-    return f"{path}[{json.dumps(key, ensure_ascii=False)}]"
-
-
-def _at(value: Any, path: str) -> Any:
-    """What stands at a path as the engine writes it; GONE where nothing does."""
-    for part in re.findall(r'\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|([^.\[\]]+)', path):
-        quoted, index, name = part
-        if isinstance(value, list) and index and int(index) < len(value):
-            value = value[int(index)]
-        elif isinstance(value, Mapping) and (quoted or name or index) in value:
-            value = value[quoted or name or index]
-        else:
-            return GONE
-    return value
+def _parsed(text: str) -> Path:
+    """Return a path as the engine writes it in its events."""
+    parts = re.findall(r'\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|([^.\[\]]+)', text)
+    return tuple(int(index) if index else quoted or name for quoted, index, name in parts)
 
 
 def _field(path: str, old: Any, new: Any) -> Iterator[str]:
@@ -273,9 +247,9 @@ def _field(path: str, old: Any, new: Any) -> Iterator[str]:
         # The first two lines name the files.
         for line in [*difflib.unified_diff(old.split("\n"), new.split("\n"), n=1, lineterm="")][2:]:
             yield f"    {shorten(line, LINE)}"
-    elif old is GONE:
+    elif old is ABSENT:
         yield from _with_lines(f"+ {path}: ", new)
-    elif new is GONE:
+    elif new is ABSENT:
         yield from _with_lines(f"- {path}: ", old)
     else:
         yield f"~ {path}: {_value(old)} → {_value(new)}"
@@ -295,26 +269,28 @@ def _value(value: Any) -> str:
 
 
 def shorten(text: str, length: int) -> str:
+    """Return `text` of at most `length` characters, cut at the end."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def clean(text: str) -> str:
-    """`text` without colours and other control characters."""
+    """Return `text` without colours and other control characters."""
     return CONTROL.sub("", text.replace("\r\n", "\n").replace("\t", "    "))
 
 
 def pre(lines: Iterable[str]) -> str:
+    """Return `lines` as a block: no markdown, no HTML and no mention, whatever they hold."""
     return f"<pre>\n{html.escape(clean(chr(10).join(lines)), quote=False)}\n</pre>"
 
 
 def code(text: str) -> str:
-    """`text` in a line: no markdown, no HTML and no mention, whatever it holds."""
+    """Return `text` within a line: no markdown, no HTML and no mention, whatever it holds."""
     one_line = html.escape(" ".join(clean(text).split()), quote=False)
     # Markdown is read within <code>: what could begin it is written as a number.
-    safe = re.sub(r"[`*_\[\]\\~@#|!:]", lambda found: f"&#{ord(found[0])};", one_line)
+    safe = re.sub(r"[`*_\[\]\\~@#|!:]", lambda match: f"&#{ord(match[0])};", one_line)
     return f"<code>{safe}</code>"
 
 
 def size(text: str) -> int:
-    """Length as GitHub counts it: a character beyond 16 bits is two."""
+    """Return the length as GitHub counts it: a character beyond 16 bits is two."""
     return len(text.encode("utf-16-le")) // 2

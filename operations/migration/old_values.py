@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from components.chart_values import IMAGES, image_tag_of, shared_image_tag
-from components.release.values import remove
+from components.release.values import ABSENT, get, put, remove
 from operations import credentials
 from operations.credentials import normalized
 
-CHART = Path(__file__).parent.parent / "chart"
+CHART = Path(__file__).parents[2] / "chart"
 Keys = tuple[str, ...]
 
 PARTS = {
@@ -85,7 +85,7 @@ class OldValuesError(Exception):
 
 @dataclass
 class Moved:
-    """What becomes of the old values; every one of them is in one of these."""
+    """The old values translated; each of them is in one of these."""
 
     values: dict[str, Any] = field(default_factory=dict)
     image_tag: str | None = None
@@ -106,7 +106,7 @@ class Moved:
 
 
 class HelmLoader(yaml.SafeLoader):
-    """Reads what Helm's YAML library would: PyYAML differs in booleans, numbers, dates and duplicates."""
+    """A loader of YAML as Helm reads it: PyYAML differs in booleans, numbers, dates and duplicates."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
     unquoted: list[int]
@@ -167,7 +167,7 @@ HelmLoader.add_constructor("tag:yaml.org,2002:int", HelmLoader.number)
 
 
 def read(files: list[Path], remarks: list[str]) -> dict[str, Any]:
-    """The values of `files` in Helm's order: mappings merge, everything else is replaced by the later.
+    """Return the values of `files` in Helm's order: mappings merge, the later replaces everything else.
 
     Raises:
         OldValuesError: a file cannot be read, or is not a mapping.
@@ -236,7 +236,7 @@ _BY_NAME = {tuple(map(normalized, path)): path for path in SCHEMAS}
 
 
 def translate(old: Mapping[str, Any], remarks: list[str] | None = None) -> Moved:
-    """What becomes of `old`: moved, a credential, or unknown; nothing is left out."""
+    """Translate the old values: each is moved, a credential, or unknown; none is left out."""
     moved = Moved(remarks=remarks if remarks is not None else [])
     for key, value in old.items():
         part = next((new for new, names in PARTS.items() if normalized(key) in names), None)
@@ -251,7 +251,7 @@ def translate(old: Mapping[str, Any], remarks: list[str] | None = None) -> Moved
 
 
 def _elsewhere(moved: Moved, old: Keys, value: Any) -> None:
-    """A value outside of the chart's parts."""
+    """Place a value from outside of the chart's parts."""
     names = tuple(map(normalized, old))
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
@@ -292,20 +292,20 @@ def _walk(moved: Moved, part: str | None, old: Keys, below: Keys, value: Any) ->
 
 
 def _renamed(below: Keys) -> Keys:
-    """The path under a part by its new names, spelt plainly."""
+    """Return the path under a part by its new names, as `normalized` spells them."""
     path = ".".join(map(normalized, below))
     for _ in range(3):  # `cronjob.hpa.min` takes three
-        found = next(
+        name = next(
             (n for n in sorted(RENAMED, key=len, reverse=True) if f"{path}.".startswith(f"{n}.")), None
         )
-        if found is None:
+        if name is None:
             break
-        path = f"{normalized(RENAMED[found])}{path.removeprefix(found)}".strip(".")
+        path = f"{normalized(RENAMED[name])}{path.removeprefix(name)}".strip(".")
     return tuple(path.split("."))
 
 
 def _take(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
-    """Whether `value` is one for `new`, where it then is."""
+    """Put `value` at `new` where it fits there; return whether it does."""
     schema = SCHEMAS[new]
     if new[1:] == ("image",) and isinstance(value, str):
         return _image(moved, old, new, value)
@@ -337,14 +337,9 @@ def _take(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
 
 
 def _put(moved: Moved, old: Keys, new: Keys, value: Any) -> None:
-    *parents, last = new
-    at = moved.values
-    for key in parents:
-        at = at.setdefault(key, {})
-    if last in at and at[last] != value:
+    if get(moved.values, new) not in (ABSENT, value) or not put(moved.values, new, value):
         moved.conflicts.append(f"{'.'.join(old)} and another old value both mean {'.'.join(new)}")
         return
-    at[last] = value
     if tuple(map(normalized, old[1:])) != tuple(map(normalized, new[1:])):
         moved.renamed[".".join(old)] = ".".join(new)
 
@@ -354,7 +349,7 @@ def _is_object(schema: Mapping[str, Any]) -> bool:
 
 
 def _as(schema: Mapping[str, Any], value: Any) -> Any:
-    """`value` in the type that the chart wants, where Helm's templates made no difference."""
+    """Return `value` in the type that the chart wants, where Helm's templates made no difference."""
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if "object" in kinds and isinstance(value, Mapping):
@@ -371,8 +366,8 @@ def _as(schema: Mapping[str, Any], value: Any) -> Any:
 
 def _image(moved: Moved, old: Keys, new: Keys, text: str) -> bool:
     name, _, digest = text.partition("@")
-    found = re.fullmatch(r"(.*?)(?::([^:/]+))?", name)
-    repository, tag = found.groups() if found else (name, None)
+    match = re.fullmatch(r"(.*?)(?::([^:/]+))?", name)
+    repository, tag = match.groups() if match else (name, None)
     for key, value in (("repository", repository), ("tag", tag), ("digest", digest)):
         if value:
             _put(moved, old, (*new, key), value)
@@ -380,7 +375,7 @@ def _image(moved: Moved, old: Keys, new: Keys, text: str) -> bool:
 
 
 def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
-    """Variables as a mapping, or as a list in the way of a container."""
+    """Place variables, given as a mapping or as the list of a container; return whether they are such."""
     if isinstance(value, Mapping):
         entries = [({"name": name, "value": text}, (*old, name)) for name, text in value.items()]
     elif isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):

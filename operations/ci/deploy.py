@@ -1,7 +1,7 @@
-"""`pulumi up` in CI: what an earlier run that was killed has left behind does not stop the next.
+"""`pulumi up` in CI, which goes on over the lock or the pending revision of an earlier run that was killed.
 
-Only what surely belongs to a dead run is taken away: GitHub says that a job of this workflow for this
-stack was at work at that moment and has ended. Everything else is left, with the command for a person.
+Only a lock or revision of a run that has surely ended is mended: GitHub says that a job of this workflow
+for this stack was at work at that moment and has ended. Any other is left, with the command for a person.
 """
 
 import json
@@ -18,20 +18,21 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pulumi import automation as auto
 
 from components.aws import Aws, AwsError
-from operations import cluster, engine
-from operations.engine import Run
-from operations.github import GitHub, GitHubError, ended_job
+from operations.ci import engine
+from operations.ci.engine import Run
+from operations.ci.github import GitHub, GitHubError, ended_job
+from operations.stack import connect
 
 LOCK = re.compile(r"(?P<url>\S+): created by (?P<user>.+)@(?P<host>\S*) \(pid \d+\) at (?P<at>\S+)")
 LEASED = "[409] Conflict: Another update is currently in progress."
 LEASE_SECONDS, LEASE_TRIES = 30, 12
 PENDING = "mern:release.unlockRevision"
-"""Stands in the program's refusal to go on over a revision that may be at work."""
+"""The key that the program names where it refuses to go on over a revision that may be at work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """A lock of the state, as the engine's refusal tells it."""
+    """A lock of the state, as the engine names it in its error."""
 
     url: str
     user: str
@@ -43,15 +44,15 @@ class Lock:
 
 
 def up(stack: auto.Stack, github: GitHub | None, sleep: Callable[[float], None] = time.sleep) -> Run:
-    """Deploy; where an earlier run of the workflow was killed, clean up after it and deploy again.
+    """Deploy; where an earlier run of the workflow was killed, mend what it left and deploy again.
 
     Args:
         stack: to deploy.
-        github: for the earlier runs; None outside GitHub Actions, where nothing is cleaned up.
+        github: to look up earlier runs; None outside GitHub Actions, where nothing is mended.
         sleep: waits for a lease of Pulumi Cloud to end.
     """
     run = engine.run(stack, "up")
-    done: list[str] = []
+    mended: list[str] = []
     for _ in range(LEASE_TRIES):
         if run.ok or github is None or LEASED not in run.failure:
             break
@@ -59,37 +60,37 @@ def up(stack: auto.Stack, github: GitHub | None, sleep: Callable[[float], None] 
         sleep(LEASE_SECONDS)
         run = engine.run(stack, "up")
     if not run.ok and (locks := locks_in(run.failure)):
-        why_not = _release(locks, stack.name, github, done)
-        if why_not:
-            mend = f"pulumi cancel --stack {stack.name}"
-            run.errors = [f"{run.failure}\n{why_not}\nIf nobody deploys now:\n    {mend}"]
+        refusal = _release(locks, stack.name, github, mended)
+        if refusal:
+            command = f"pulumi cancel --stack {stack.name}"
+            run.errors = [f"{run.failure}\n{refusal}\nIf nobody deploys now:\n    {command}"]
             return run
         run = engine.run(stack, "up")
     if not run.ok and github is not None and any(PENDING in text for text in run.errors):
-        why_not = _unlock(stack, github, done)
-        if why_not:
-            run.errors.append(why_not)
+        refusal = _unlock(stack, github, mended)
+        if refusal:
+            run.errors.append(refusal)
         else:
             run = engine.run(stack, "up")
-    run.notes = done + run.notes
+    run.notes = mended + run.notes
     return run
 
 
 def locks_in(text: str) -> list[Lock]:
-    """The locks that the engine names when it refuses to begin."""
+    """Return the locks that the engine names in its error."""
     return [
         Lock(
-            url=found["url"],
-            user=found["user"],
-            host=found["host"],
-            at=datetime.fromisoformat(found["at"]).astimezone(UTC),
+            url=match["url"],
+            user=match["user"],
+            host=match["host"],
+            at=datetime.fromisoformat(match["at"]).astimezone(UTC),
         )
-        for found in LOCK.finditer(text)
+        for match in LOCK.finditer(text)
     ]
 
 
-def _release(locks: list[Lock], stack: str, github: GitHub | None, done: list[str]) -> str:
-    """Delete `locks`, and no other; why not, where one may be alive."""
+def _release(locks: list[Lock], stack: str, github: GitHub | None, mended: list[str]) -> str:
+    """Delete `locks`, unless the run of one may be alive; return the reason where that is so."""
     if github is None:
         return "Outside GitHub Actions no lock is released by itself."
     jobs = []
@@ -107,8 +108,8 @@ def _release(locks: list[Lock], stack: str, github: GitHub | None, done: list[st
             _delete(lock.url)
         except (OSError, AwsError) as error:
             return f"{lock} could not be deleted: {error}."
-        done.append(f"{lock} was left by a run that was killed ({job}): released.")
-        print(done[-1], flush=True)
+        mended.append(f"{lock} was left by a run that was killed ({job}): released.")
+        print(mended[-1], flush=True)
     return ""
 
 
@@ -122,31 +123,31 @@ def _delete(url: str) -> None:
         region = parse_qs(parts.query).get("region", [None])[0]
         Aws(region).delete_object(parts.netloc, unquote(parts.path).removeprefix("/"))
     else:
-        raise OSError(f"a state in {parts.scheme}:// is not known here")
+        raise OSError(f"locks in {parts.scheme}:// are not known here")
 
 
-def _unlock(stack: auto.Stack, github: GitHub, done: list[str]) -> str:
-    """Let the program mark the revision failed that a killed run has left pending; why not, where its
-    run may be alive."""
+def _unlock(stack: auto.Stack, github: GitHub, mended: list[str]) -> str:
+    """Let the program mark the revision failed that a killed run has left pending; return the reason
+    where that run may be alive."""
     from components.mern_application import RELEASE
-    from components.release import record
+    from components.release import ClusterError, record
 
     try:
-        api, namespace = cluster.connect(stack.get_all_config())
-        found = record.newest(api, RELEASE, namespace)
-        if found is None or not found.is_pending:
+        api, namespace = connect(stack.name, stack.get_all_config())
+        newest = record.newest(api, RELEASE, namespace)
+        if newest is None or not newest.is_pending:
             return ""
-        job = ended_job(github, stack.name, found.created)
-    except Exception as error:
-        return f"Whether an earlier run has left it could not be read: {error}."
+        job = ended_job(github, stack.name, newest.created)
+    except (auto.errors.CommandError, ClusterError, GitHubError) as error:
+        return f"Whether an earlier run has left the pending revision could not be read: {error}."
     if not job:
         return (
-            f"No finished job `deploy to {stack.name}` was at work when revision {found.revision} was begun."
+            f"No finished job `deploy to {stack.name}` was at work when revision {newest.revision} was begun."
         )
     # Into this runner's copy of the stack file. It names one revision and so holds for no other.
-    stack.set_config(PENDING, auto.ConfigValue(json.dumps(found.revision)), path=True)
-    done.append(
-        f"revision {found.revision} was left {found.status} by a run that was killed ({job}): unlocked."
+    stack.set_config(PENDING, auto.ConfigValue(json.dumps(newest.revision)), path=True)
+    mended.append(
+        f"revision {newest.revision} was left {newest.status} by a run that was killed ({job}): unlocked."
     )
-    print(done[-1], flush=True)
+    print(mended[-1], flush=True)
     return ""

@@ -1,6 +1,6 @@
-"""GitHub's API, as far as it is needed: one comment on a pull request, one issue, earlier runs.
+"""GitHub's API, as far as it is needed: a comment on a pull request, an issue, earlier runs.
 
-Only the standard library: a comment has to be written also when the packages could not be installed.
+It needs the standard library alone: a comment is written also where the packages could not be installed.
 """
 
 import json
@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 AUTHOR = "github-actions[bot]"
-"""Who writes with a workflow's own token."""
+"""The user that writes with a workflow's own token."""
 PAGE = 100
+"""Items of a page of a list, the most that GitHub gives."""
 
 
 class GitHubError(Exception):
-    """What GitHub, or the environment of this run, stands in the way with; for the user."""
+    """A refusal of GitHub, or something missing in the environment of this run; for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GitHub:
-    """The API, for the repository that the workflow runs in."""
+    """The API for the repository that the workflow runs in."""
 
     api: str
     repository: str
@@ -34,7 +35,7 @@ class GitHub:
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> "GitHub":
-        """As the variables of GitHub Actions say.
+        """Return the API that the variables of GitHub Actions name.
 
         Raises:
             GitHubError: one is missing.
@@ -52,10 +53,15 @@ class GitHub:
 
     @property
     def log_url(self) -> str:
+        """The address of this run's log, empty outside a workflow."""
         return f"{self.server}/{self.repository}/actions/runs/{self.run_id}" if self.run_id else ""
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Raises GitHubError for an answer that is no success, and for none."""
+        """Send a request below the repository's path; return the answer.
+
+        Raises:
+            GitHubError: GitHub refuses, or does not answer.
+        """
         request = urllib.request.Request(  # noqa: S310  # the address is GitHub's own variable
             f"{self.api}/repos/{self.repository}{path}",
             method=method,
@@ -77,11 +83,11 @@ class GitHub:
             raise GitHubError(f"{method} {path}: GitHub does not answer ({error})") from None
 
     def pages(self, path: str, key: str | None = None) -> Iterator[dict[str, Any]]:
-        """The items of all pages; `key` names them where the answer is an object."""
+        """Yield the items of all pages; `key` names them where the answer is an object."""
         number = 1
         while True:
-            mark = "&" if "?" in path else "?"
-            answer = self.call("GET", f"{path}{mark}per_page={PAGE}&page={number}")
+            separator = "&" if "?" in path else "?"
+            answer = self.call("GET", f"{path}{separator}per_page={PAGE}&page={number}")
             items = answer[key] if key else answer
             yield from items
             if len(items) < PAGE:
@@ -89,24 +95,24 @@ class GitHub:
             number += 1
 
 
-def marker(what: str, stack: str) -> str:
-    """A line that nobody sees, by which a text is found again. Of this very stack: the space ends it."""
-    return f"<!-- mern {what} of stack {stack} -->"
+def marker(purpose: str, stack: str) -> str:
+    """Return a line that nobody sees, by which a text of this stack is found again."""
+    return f"<!-- mern {purpose} of stack {stack} -->"  # the space ends the stack's name
 
 
 def comment(github: GitHub, number: int, stack: str, text: str) -> str:
-    """Write `text` as the one comment of `stack` on pull request `number`; the address of it."""
+    """Write `text` as the only comment of `stack` on pull request `number`; return its address."""
     mark = marker("preview", stack)
     body = {"body": f"{mark}\n{text}"}
-    for found in github.pages(f"/issues/{number}/comments"):
-        if _is_ours(found, mark):
-            return str(github.call("PATCH", f"/issues/comments/{found['id']}", body)["html_url"])
+    for item in github.pages(f"/issues/{number}/comments"):
+        if _is_ours(item, mark):
+            return str(github.call("PATCH", f"/issues/comments/{item['id']}", body)["html_url"])
     return str(github.call("POST", f"/issues/{number}/comments", body)["html_url"])
 
 
 def keep_issue(github: GitHub, stack: str, text: str) -> str:
-    """Have one open issue while `text` says that `stack` has drifted, none while it is empty; what was
-    done, in words."""
+    """Keep an issue open while `text` says that `stack` has drifted, none while it is empty; return in
+    words what was done."""
     mark = marker("drift", stack)
     opened = [item for item in github.pages("/issues?state=open") if _is_ours(item, mark)]
     if not text:
@@ -125,7 +131,7 @@ def keep_issue(github: GitHub, stack: str, text: str) -> str:
 
 
 def footer(github: GitHub, commit: str = "") -> str:
-    """Where a text comes from."""
+    """Return a line that says where a text comes from."""
     of_commit = f"For commit {commit}. " if commit else ""
     return f"\n<sub>{of_commit}Written by `python -m operations`.{_log(github)}</sub>\n"
 
@@ -140,7 +146,7 @@ def _is_ours(item: Mapping[str, Any], mark: str) -> bool:
 
 
 def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
-    """Number and newest commit of the pull request that started this run.
+    """Return number and newest commit of the pull request that started this run.
 
     Raises:
         GitHubError: none did.
@@ -153,7 +159,7 @@ def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
 
 
 def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
-    """The address of a job that was deploying `stack` at `moment` and has ended otherwise than well;
+    """Return the address of a job that was deploying `stack` at `moment` and has ended without success;
     empty where there was none."""
     at = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # A run can have waited for a reviewer for days before its job began: not bound from below.
@@ -169,8 +175,10 @@ def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
 
 
 def _was_deploying(job: Mapping[str, Any], moment: datetime) -> bool:
-    """Whether `job` has ended, and was in its step `Deploy` at `moment`, which did not end well: one
-    that did has left nothing behind. Of a runner that was lost the step never got an end."""
+    """Return whether `job` has ended, and was at `moment` in its step `Deploy`, which has not succeeded.
+
+    A step that has succeeded leaves nothing behind; the step of a runner that was lost never got an end.
+    """
     if job["status"] != "completed":
         return False
     return any(

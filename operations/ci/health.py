@@ -12,7 +12,7 @@ from components.aws import Arn, Aws, AwsError
 from components.ingress import Ingress
 from components.release import record
 from components.release.kubernetes_api import Api, ClusterError
-from operations.report import code, pre
+from operations.ci.report import code, pre
 
 INTERVAL = 10.0  # seconds between two looks
 

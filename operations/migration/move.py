@@ -1,4 +1,4 @@
-"""`move`: the values files of the old Helm chart become the config of a stack.
+"""`move`: make the values files of the old Helm chart the config of a stack.
 
 It sets `mern:values` and `mern:imageTag`, and nothing else of the stack's config changes. Credentials are
 not copied: for each there is the command that asks for it.
@@ -21,14 +21,14 @@ from pulumi import automation as auto
 from components.chart_values import fill
 from components.release.values import leaves
 from operations import stack_file
-from operations.engine import stderr_of
-from operations.old_values import CHART, SCHEMAS, Moved, OldValuesError, read, translate
+from operations.migration.old_values import CHART, SCHEMAS, Moved, OldValuesError, read, translate
+from operations.stack import stderr_of
 from operations.stack_file import IMAGE_TAG, VALUES, StackFile, StackFileError, config_path, is_same
 from settings import KEYS, SECRET_KEYS, Settings
 
 
 class MoveError(Exception):
-    """Why nothing was written, and what to do."""
+    """A reason why nothing is written, with what to do; for the user."""
 
 
 def run(args: argparse.Namespace, open_stack: Callable[[str], auto.Stack]) -> int:
@@ -104,10 +104,10 @@ def _opened(stack: str, open_stack: Callable[[str], auto.Stack]) -> auto.Stack:
 
 
 def _check_by_helm(moved: Moved) -> str:
-    """Have the chart render with the new values; a sentence on what was checked."""
+    """Render the chart with the new values; return a sentence on what was checked."""
     helm = shutil.which("helm") or shutil.which("helm", path=str(CHART.parent / ".sandbox/bin"))
     if helm is None:
-        return "The chart has not seen the values yet: there is no helm here."
+        return "The chart has not checked the values: there is no helm here."
     values = fill(
         moved.values, image_tag=moved.image_tag, credentials={"mongodbUri": "mongodb://placeholder"}
     )
@@ -119,13 +119,13 @@ def _check_by_helm(moved: Moved) -> str:
         check=False,
     )
     if done.returncode:
-        said = done.stderr.strip().removeprefix("Error: ")
-        raise MoveError(f"nothing is written, because the chart refuses these values:\n{said}")
+        refusal = done.stderr.strip().removeprefix("Error: ")
+        raise MoveError(f"nothing is written, because the chart refuses these values:\n{refusal}")
     return "The chart accepts the values."
 
 
 def _missing(config: Mapping[str, Any], moved: Moved, stack: str) -> str:
-    """What the stack's config still lacks, once the credentials named are given."""
+    """Return the faults that the stack's config still has once the credentials named are given."""
     own = {k.removeprefix("mern:"): v for k, v in config.items() if k.startswith("mern:")}
     given = {key.partition(".")[0] for key in moved.credentials.values() if key}
     encrypted = {key for key, value in own.items() if '{"secure":' in json.dumps(value, default=str)} | given

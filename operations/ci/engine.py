@@ -1,27 +1,21 @@
-"""One command of the Pulumi engine, and what it said it does: changes, refusals, notes.
+"""A run of the Pulumi engine, `preview` or `up`, and what it reports: changes, errors, notes.
 
 The engine's own events are the source, not its printed rows: they hold each resource before and after,
-with secrets already hidden. The stack is given, so that tests run the sandbox's.
+with secrets already hidden.
 """
 
-import contextlib
-import json
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 
 from components.release.plan import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
-from components.release.secret_values import mask
-from components.release.values import leaves
-
-PROJECT = Path(__file__).parent.parent
+from components.release.secrets import Secrets
+from operations.stack import secrets_in, stderr_of
 
 # Operations that change nothing that runs.
 QUIET = {OpType.SAME, OpType.READ, OpType.REFRESH, OpType.DISCARD, OpType.DISCARD_REPLACED}
@@ -40,19 +34,15 @@ UNKNOWN = {
 }
 SECRET, NOT_KNOWN = "[secret]", "[known after the deployment]"
 
-TWICE = "an unhandled error occurred: "
+REPEATED = "an unhandled error occurred: "
 """What the SDK puts before an error that the program has reported already."""
-EMPTY = ("", "update failed", "preview failed")
-
-
-def open_stack(name: str) -> auto.Stack:
-    """The stack `name` of the backend that PULUMI_BACKEND_URL or `pulumi login` names."""
-    return auto.select_stack(name, work_dir=str(PROJECT))
+NO_REASON = ("", "update failed", "preview failed")
+"""Errors that only say that another has stopped the run."""
 
 
 @dataclass(kw_only=True)
-class Change:
-    """One resource that is not as it was."""
+class ResourceChange:
+    """A resource that is not as it was."""
 
     operation: str
     """`create`, `update`, `replace`, `delete` or `import`."""
@@ -66,16 +56,17 @@ class Change:
 
     @property
     def is_object(self) -> bool:
-        """Whether it is a Kubernetes object of a chart."""
+        """Whether the resource is a Kubernetes object of a chart."""
         return self.type.startswith("helm:") and "/" in self.type
 
     @property
     def kind(self) -> str:
+        """The last part of its type, as in `Deployment`."""
         return self.type.rpartition(":")[2]
 
     @property
     def name(self) -> str:
-        """Of a Kubernetes object what it is called there, else what the program calls it."""
+        """The name of a Kubernetes object in the cluster, of others the name in the program."""
         name = self.urn.rpartition("::")[2]
         if self.is_object:  # its row is called RELEASE/NAMESPACE/NAME
             return name.rpartition("/")[2]
@@ -86,61 +77,36 @@ class Change:
 
 @dataclass(kw_only=True)
 class Run:
-    """What one command did or would do."""
+    """The result of a command: what it did, or would do."""
 
     command: str
     """`preview` or `up`."""
     ok: bool = False
     seconds: float = 0
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ResourceChange] = field(default_factory=list)
     """By kind and name, without what only groups others."""
     changed: bool = False
     """Whether anything at all is not as it was."""
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the program says beside: warnings, what could not be checked."""
+    """Warnings and infos of the program, such as checks that could not be made."""
     failure: str = ""
-    """What the command itself said when it failed outside the program, as for a locked stack."""
+    """The error of the command itself where it failed outside the program, as for a locked stack."""
     revision: str = ""
-    """Of the Helm release, after an `up`."""
+    """The revision of the Helm release, after an `up`."""
 
     @property
     def drift(self) -> list[str]:
-        """What the program found changed in the cluster."""
+        """The notes on objects that were changed in the cluster by others."""
         return [note for note in self.notes if note.startswith("drift:")]
 
     @property
-    def not_looked_at(self) -> list[str]:
-        """Why the program could not tell whether the cluster has changed."""
+    def unchecked(self) -> list[str]:
+        """The notes on checks for changes in the cluster that could not be made."""
         return [note for note in self.notes if note.startswith((NOT_CHECKED, NOT_ASKED, NOT_COMPARED))]
 
 
-def read_config(stack: auto.Stack) -> auto.ConfigMap:
-    """Read the config of `stack`, decrypted; where that fails, print what the engine says first.
-
-    Raises:
-        CommandError: the stack's config cannot be read, or not be decrypted.
-    """
-    try:
-        return stack.get_all_config()
-    except auto.errors.CommandError as error:
-        print(stderr_of(error), file=sys.stderr, flush=True)
-        raise
-
-
-def secrets_in(config: auto.ConfigMap) -> list[str]:
-    """Return the texts of a config's secrets, the longest first, to mask them wherever they are quoted."""
-    secrets: set[str] = set()
-    for item in config.values():
-        if item.secret:
-            secrets.add(item.value)
-            with contextlib.suppress(ValueError):
-                inner = leaves(json.loads(item.value), lists=True)
-                secrets.update(leaf for _, leaf in inner if isinstance(leaf, str))
-    return sorted(secrets, key=len, reverse=True)
-
-
-def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Run:
+def run(stack: auto.Stack, command: str, secrets: Secrets | None = None) -> Run:
     """Run `preview` or `up`, print what the engine prints, and gather what it reports.
 
     A command that fails is no exception: the result says so, with the reasons.
@@ -155,14 +121,14 @@ def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Ru
     events: list[EngineEvent] = []
 
     def print_output(line: str) -> None:
-        print(mask(line, secrets or []), flush=True)
+        print((secrets or Secrets()).mask(line), flush=True)
 
     def print_error(line: str) -> None:
-        print(mask(line, secrets or []), file=sys.stderr, flush=True)
+        print((secrets or Secrets()).mask(line), file=sys.stderr, flush=True)
 
     try:
         if secrets is None:
-            secrets = secrets_in(read_config(stack))
+            secrets = _secrets_of(stack)
         options: dict[str, Any] = {"show_secrets": False} if command == "up" else {}
         done = getattr(stack, command)(
             on_output=print_output, on_error=print_error, on_event=events.append, color="never", **options
@@ -173,12 +139,25 @@ def run(stack: auto.Stack, command: str, secrets: list[str] | None = None) -> Ru
     except auto.errors.CommandError as error:
         result.failure = stderr_of(error)
     result.seconds = time.monotonic() - started
-    gather(result, events, secrets or [])
+    gather(result, events, secrets or Secrets())
     return result
 
 
-def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> None:
-    """Put into `result` what the engine reported, without any of `secrets`."""
+def _secrets_of(stack: auto.Stack) -> Secrets:
+    """Return the secrets in the config of `stack`; print what the engine says where that cannot be read.
+
+    Raises:
+        CommandError: it cannot be read.
+    """
+    try:
+        return secrets_in(stack.get_all_config())
+    except auto.errors.CommandError as error:
+        print(stderr_of(error), file=sys.stderr, flush=True)
+        raise
+
+
+def gather(result: Run, events: Iterable[EngineEvent], secrets: Secrets) -> None:
+    """Put what the engine reported into `result`, with `secrets` masked."""
     steps: dict[str, StepEventMetadata] = {}
     errors: list[str] = []
     notes: list[str] = []
@@ -190,7 +169,7 @@ def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> No
             if known is None or known.op in QUIET or step.op == OpType.REPLACE:
                 steps[step.urn] = step
         elif event.diagnostic_event and not event.diagnostic_event.ephemeral:
-            text = mask(event.diagnostic_event.message.strip(), secrets)
+            text = secrets.mask(event.diagnostic_event.message.strip())
             match event.diagnostic_event.severity:
                 case "error":
                     # The component's own report says more than the provider's words: it goes first.
@@ -205,62 +184,52 @@ def gather(result: Run, events: Iterable[EngineEvent], secrets: list[str]) -> No
         key=lambda change: (change.kind, change.name),
     )
     result.notes = list(dict.fromkeys(notes))
-    result.failure = mask(result.failure, secrets)
+    result.failure = secrets.mask(result.failure)
     result.errors = _reasons(errors)
     if not result.ok and not result.errors:
-        result.errors = [result.failure or f"{result.command} failed without a word"]
+        result.errors = [result.failure or f"{result.command} failed and gave no reason"]
 
 
 def _only_groups(step: StepEventMetadata) -> bool:
-    """Whether it is the stack or a component that holds others, with nothing of its own."""
+    """Return whether the resource is the stack, or a component that only groups others."""
     state = step.new or step.old
     if step.type == "pulumi:pulumi:Stack" or state is None:
         return True
     return not state.custom and not (step.type.startswith("helm:") and "/" in step.type)
 
 
-def _change(step: StepEventMetadata, secrets: list[str]) -> Change:
-    return Change(
+def _change(step: StepEventMetadata, secrets: Secrets) -> ResourceChange:
+    return ResourceChange(
         operation=VERBS.get(step.op, "replace"),
         type=step.type,
-        urn=mask(step.urn, secrets),
+        urn=secrets.mask(step.urn),
         old=redact(step.old.inputs or {}, secrets) if step.old else None,
         new=redact(step.new.inputs or {}, secrets) if step.new and step.op != OpType.DELETE else None,
         paths=list(step.detailed_diff or {}),
     )
 
 
-def redact(value: Any, secrets: list[str]) -> Any:
+def redact(value: Any, secrets: Secrets) -> Any:
     """Return `value` with its secrets masked, those that the engine marks and `secrets`."""
     match value:
         case Mapping() if SECRET_KEY in value:
             return SECRET
         case Mapping():
-            return {mask(str(key), secrets): redact(item, secrets) for key, item in value.items()}
+            return {secrets.mask(str(key)): redact(item, secrets) for key, item in value.items()}
         case list():
             return [redact(item, secrets) for item in value]
         case str() if value in UNKNOWN:
             return NOT_KNOWN
         case str():
-            return mask(value, secrets)
+            return secrets.mask(value)
     return value
 
 
 def _reasons(errors: list[str]) -> list[str]:
-    """Each of `errors` once, without those that only say that something else failed."""
-    texts = dict.fromkeys(text.removeprefix(TWICE) for text in errors)
-    told = [text for text in texts if text not in EMPTY]
-    return told or [text for text in texts if text]
+    """Return each of `errors` once, without those that only say that another has stopped the run."""
+    texts = dict.fromkeys(text.removeprefix(REPEATED) for text in errors)
+    return [text for text in texts if text not in NO_REASON] or [text for text in texts if text]
 
 
 def _number(value: Any) -> str:
     return str(int(value)) if isinstance(value, int | float) else str(value)
-
-
-def stderr_of(error: auto.errors.CommandError) -> str:
-    """Return what the command wrote to standard error, of all that the SDK's message holds."""
-    match = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
-    text = (match[1] if match else str(error)).strip().removeprefix("error: ")
-    if missing := re.fullmatch(r"no stack named '(.+)' found", text):
-        text += f"\n    pulumi stack init {missing[1]}"
-    return text

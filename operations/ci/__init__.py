@@ -1,0 +1,1 @@
+"""What the workflows call: preview, deployment, drift check, health check, and their reports on GitHub."""
