@@ -192,15 +192,16 @@ def _uid(api: Api) -> str:
     try:
         return str(api.get("/api/v1/namespaces/kube-system")["metadata"]["uid"])
     except ClusterError as error:
-        is_denied = isinstance(error, ApiError) and error.code == 403
-        text = f"whether this is the cluster that the stack is deployed to could not be checked: {error}"
+        unknown = "whether this is the cluster that the stack is deployed to could not be checked"
         if not pulumi.runtime.is_dry_run():
-            grant = "\nWho has all rights there grants it by access/kubernetes.yaml." if is_denied else ""
+            mended = "mended"
+            if isinstance(error, ApiError) and error.code == 403:
+                mended = "granted, as access/kubernetes.yaml does"
             raise pulumi.RunError(
-                f"{text}.\nNothing was changed. Run `pulumi up` again when that is mended.{grant}"
+                f"{error}.\nNothing was changed: {unknown}. Run `pulumi up` again when that is {mended}."
             ) from None
         if isinstance(error, ApiError):  # else the plan says that nothing can be asked
-            pulumi.log.info(text)
+            pulumi.log.info(f"{unknown}: {error}")
         return ""
 
 

@@ -414,8 +414,6 @@ Up = Callable[[], Run]
 
 NOTHING = "nothing"
 """What a fault leaves: Helm's record and the state are as they were before."""
-OTHER_KUBE_CONFIG = "another kube config"
-"""What a fault leaves: only the provider in the state is another."""
 ROLLBACK = "a rollback"
 """What a fault leaves: Helm has rolled back, and the state has the failed Release."""
 
@@ -444,7 +442,7 @@ class Fault:
     produce: Callable[[Project], AbstractContextManager[Up | None]]
     """The fault is there inside of it, and mended after it; gives the `up` where it is a special one."""
     leaves: str
-    """NOTHING, OTHER_KUBE_CONFIG, ROLLBACK, or something of its own."""
+    """NOTHING, ROLLBACK, or something of its own."""
     fails: bool = True
     """The `up` fails; else it gets over it."""
     old_serves: bool = True
@@ -545,7 +543,7 @@ def _(project: Project) -> Iterator[None]:
         REACHED + r"does not accept the credentials \(401 Unauthorized\): they have expired",
         mend="sign in again, or renew the kube config",
     ),
-    leaves=OTHER_KUBE_CONFIG,
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
@@ -575,7 +573,7 @@ def refuses(project: Project) -> bool:
         mend="`aws sso login`",
         played=True,
     ),
-    leaves=OTHER_KUBE_CONFIG,
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:
@@ -599,7 +597,7 @@ def _(project: Project) -> Iterator[None]:
         REACHED + "shows a certificate that the kube config does not trust",
         mend="renew the kube config",
     ),
-    leaves=OTHER_KUBE_CONFIG,
+    leaves=NOTHING,
     part="pythonScript",
 )
 def _(project: Project) -> Iterator[None]:

@@ -168,7 +168,7 @@ def test_without_a_role_each_thing_is_one_line(access: Access) -> None:
     assert "Traceback" not in preview.output
     run = project.up()
     assert not run.ok
-    assert f'namespaces "{project.namespace}" is forbidden' in run.output
+    assert 'namespaces "kube-system" is forbidden' in run.output
     assert "Traceback" not in run.output
     assert project.list(Secret) == []
 

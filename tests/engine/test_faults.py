@@ -24,7 +24,6 @@ from tests.engine.faults import (
     DOC,
     INTRODUCTION,
     NOTHING,
-    OTHER_KUBE_CONFIG,
     ROLLBACK,
     WRITE,
     Fault,
@@ -97,16 +96,13 @@ def image(project: Project, part: str) -> str:
 
 
 def left(project: Project) -> dict[str, Any]:
-    """What the next run goes on from: Helm's newest revision, Pulumi's state, and its locks. Only not the
-    provider, which has the kube config of the last run, whatever came of that."""
+    """What the next run goes on from: Helm's newest revision, Pulumi's state, and its locks."""
     # What encryption changes each time, and where the program stood.
     state = json.loads(re.sub(r'("(?:ciphertext|sourcePosition)":\s*)"[^"]*"', r'\1""', project.raw_state()))
     latest = state["checkpoint"]["latest"]
     return {
         "record": newest(api(project), "mern", project.namespace),
-        "resources": [
-            each for each in latest["resources"] if not each["type"].startswith("pulumi:providers:")
-        ],
+        "resources": latest["resources"],
         "pending": latest.get("pending_operations"),
         "locks": [*(FOLDER / "state/.pulumi/locks").rglob(f"{project.stack}/*.json")],
     }
@@ -166,7 +162,7 @@ def test_the_old_version_serves_the_cause_is_named_and_the_next_up_works(
     if fault.old_serves:
         nodes = {node.metadata.name for node in project.cluster.client.list(Node)}
         assert {pod for pod, node in pods.items() if node in nodes} <= set(ready(project))
-    if fault.leaves in (NOTHING, OTHER_KUBE_CONFIG):
+    if fault.leaves == NOTHING:
         assert_nothing_is_left(before, left(project))
         assert "Diagnostics:" not in run.output or below_the_refusal(run.output) == []
     elif fault.leaves == ROLLBACK:
