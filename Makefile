@@ -8,7 +8,7 @@ SOURCES := __main__.py settings components docs operations sandbox tests
 .PHONY: help up preview status down env test test-fast bench check format pictures lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{gsub(/[$$]+/, "$$"); printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/run ## Start the sandbox where it is not running, deploy the local stack, show what runs
 	@$(RUN) sandbox up

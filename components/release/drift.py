@@ -152,8 +152,9 @@ def _by(live: Object, at: Path) -> str:
     if not owners:
         return ""
     last = max(owners, key=lambda entry: str(entry.get("time", "")))
-    when = str(last.get("time", "")).replace("T", " ")[:16]
-    return f" (by {last.get('manager', 'somebody')}, {when} UTC)"
+    who = last.get("manager", "somebody")
+    when = str(last.get("time") or "").replace("T", " ")[:16]  # `kubectl scale` leaves none
+    return f" (by {who}, {when} UTC)" if when else f" (by {who})"
 
 
 def _owns(fields: Mapping[str, Any], at: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from components.chart_values import IMAGES, image_tag_of, shared_image_tag
-from components.release.values import ABSENT, get, put, remove
+from components.release.values import ABSENT, get, leaves, put, remove
 from operations import credentials
 from operations.credentials import normalized
 
@@ -397,7 +397,8 @@ def _environment(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
         elif _is_text(text):
             _put(moved, path, (part, "env", str(item["name"])), _as({"type": "string"}, text))
         else:
-            moved.unknown[".".join(path)] = ".".join((part, "env", str(item["name"])))
+            names = [tuple(map(str, inner)) for inner, _ in leaves(text, path)]
+            moved.unknown |= {".".join(keys): ".".join((part, "env", *keys[len(old) :])) for keys in names}
     if rest:
         _put(moved, old, (part, "extraEnv"), rest)
     return True

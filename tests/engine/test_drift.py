@@ -52,7 +52,7 @@ def test_what_was_changed_by_hand_is_named_field_by_field_and_put_back_on_reques
     who = r" \(by kubectl-edit, \d{4}-\d\d-\d\d \d\d:\d\d UTC\)"
     expected = [
         rf"Deployment mern-client: spec\.strategy\.rollingUpdate\.maxSurge is 2, not 25%{who}",
-        r"Deployment mern-server: spec\.replicas is 3, not 2" + who,
+        r"Deployment mern-server: spec\.replicas is 3, not 2 \(by kubectl(, .* UTC)?\)",
         rf"Deployment mern-server: {variables}.* is .*DEBUG.*\[value\].*, not .*",
         r"PodDisruptionBudget mern-client is missing: it was deleted by hand",
         r"Secret mern-server: data\.MONGODB_URI is \[secret\], not \[secret\]" + who,
@@ -90,7 +90,9 @@ def change_what_others_may(project: Project) -> None:
 
 def change_what_only_the_chart_may(project: Project) -> None:
     by_hand(project, Deployment, "mern-client", {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 2}}}})
-    by_hand(project, Deployment, "mern-server", {"spec": {"replicas": 3}})
+    scale = {"spec": {"replicas": 3}}  # as `kubectl scale` does
+    client = project.cluster.client
+    client.patch(Deployment.Scale, "mern-server", scale, namespace=project.namespace, field_manager="kubectl")
     by_hand(project, Deployment, "mern-server", container(env=[{"name": "DEBUG", "value": URI}]))
     by_hand(project, Service, "mern-client", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}})
     by_hand(project, Secret, "mern-server", {"stringData": {"MONGODB_URI": "mongodb://by-hand"}})

@@ -102,7 +102,7 @@ def left(project: Project) -> dict[str, Any]:
     latest = state["checkpoint"]["latest"]
     return {
         "record": newest(api(project), "mern", project.namespace),
-        "resources": latest["resources"],
+        "resources": {item["urn"]: item for item in latest["resources"]},
         "pending": latest.get("pending_operations"),
         "locks": [*(FOLDER / "state/.pulumi/locks").rglob(f"{project.stack}/*.json")],
     }
