@@ -1,7 +1,5 @@
 """Deploys the MERN application's Helm chart to the cluster that the stack's config names."""
 
-from dataclasses import asdict
-
 import pulumi
 
 from components import preflight
@@ -24,7 +22,7 @@ with quiet_exit():  # nothing of the language host stands below what this says
     controller = LoadBalancerController.install(controller_args, cluster)
     application = MernApplication("mern", plan, settings, cluster, [controller] if controller else [])
 
-    pulumi.export("cluster", asdict(cluster.identity))
+    pulumi.export("cluster", cluster.identity.output)
     pulumi.export("namespace", plan.args.namespace)
     pulumi.export("release", plan.args.name)
     pulumi.export("chart", plan.description)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"
+
+    @property
+    def output(self) -> dict[str, str]:
+        """The stack's output from which the next run reads it."""
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
