@@ -163,7 +163,19 @@ def test_a_stack_moves_to_another_cluster_goes_back_half_way_and_on(
     assert project.outputs()["cluster"]["id"] == kube_system(another)
     project.configure(cluster={"movesFrom": None})
     assert project.preview().changes == set()
-    assert project.destroy().ok
+
+    [gone] = [item["urn"] for item in project.state() if item["type"] == "pulumi:providers:kubernetes"]
+    another.control_plane.stop()  # and back from a cluster that is no more
+    project.configure(cluster={"movesFrom": project.outputs()["cluster"]["id"]})
+    use(project, old)
+    served = project.up()
+    assert not served.ok, "what ran there cannot be deleted"
+    assert "mern-server" in names(old, project)
+    forget = ("state", "delete", "--yes", "--target-dependents", "--stack", project.stack)
+    ENGINE.pulumi(*forget, gone, cwd=project.folder)
+    forgotten = project.up()
+    assert forgotten.ok, forgotten.output
+    assert project.preview().changes == set()
 
 
 def exported(project: Project) -> dict[str, Any]:
