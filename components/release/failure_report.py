@@ -55,7 +55,11 @@ def _serving(plan: ReleasePlan) -> str:
         deployed = record.newest(plan.api, args.name, args.namespace, "deployed")
         if deployed is not None:
             workloads = observe(plan.api, watched(deployed.objects()), args.namespace)
-            states = [f"{workload.name} {workload.ready}/{workload.wanted} ready" for workload in workloads]
+            states = [
+                f"{workload.name} {workload.ready}/{workload.wanted} ready"
+                for workload in workloads
+                if workload.wanted
+            ]
             return (
                 f"Now serving: revision {deployed.revision} ({deployed.description}) of "
                 f"{deployed.created:%Y-%m-%d %H:%M UTC}: {', '.join(states) or 'no workloads'}."
@@ -69,7 +73,8 @@ def _serving(plan: ReleasePlan) -> str:
 
 
 def _explained(workload: Workload) -> list[str]:
-    lines = [f"{workload.kind} {workload.name}: {workload.ready} of {workload.wanted} ready"]
+    state = workload.state
+    lines = [f"{workload.kind} {workload.name}" + (f": {state}" if state else "")]
     for cause in workload.causes:
         lines.append(f"  {cause}" + (f": {cause.detail}" if cause.detail else ""))
         if cause.pod:

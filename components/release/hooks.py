@@ -1,6 +1,7 @@
 """The hooks of a deployment. Only an `up` runs them, and nothing else writes to the cluster."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,6 +189,8 @@ class Hooks:
         unready = []
         if self._watch is not None:
             self._watch.stop()
+            with contextlib.suppress(ClusterError):  # then the report has what was seen before
+                await asyncio.to_thread(self._watch.look_at_hooks)
             unready = self._watch.unready
         if args.failed_operation != "delete":
             error = args.errors[0] if args.errors else ""

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from components.release import record
 from components.release.kubernetes_api import ClusterError
+from components.release.manifest import is_hook
 from components.release.plan import ReleasePlan
 from components.release.secrets import Messages
 from components.release.workloads import Workload, observe, read_log, watched
@@ -54,14 +55,32 @@ class Watch:
             self._helm_is_at_work = True
             self.unready = [workload for workload in workloads if not workload.is_ready]
             for workload in self.unready:
-                for cause in workload.causes:
-                    cause.log = read_log(api, workload.namespace, cause)
+                self._read_logs(workload)
             return f"waiting for {'; '.join(map(str, self.unready))}" if self.unready else ""
         if self._helm_is_at_work and status == "pending-rollback":
             return "not ready in time: Helm rolls back"
         if self._helm_is_at_work and status == "uninstalling":
             return "not ready in time: Helm removes what it installed"
         return ""
+
+    def look_at_hooks(self) -> None:
+        """Look at the hooks once more: Helm ends as soon as one has failed, and leaves it there.
+
+        Raises:
+            ClusterError: the API server refused, or could not be asked.
+        """
+        api, namespace = self.plan.api, self.plan.args.namespace
+        hooks = [item for item in watched(self.plan.objects) if is_hook(item)]
+        for workload in observe(api, hooks, namespace, self._began):
+            seen = (workload.kind, workload.name, workload.namespace)
+            others = [item for item in self.unready if (item.kind, item.name, item.namespace) != seen]
+            if not workload.is_ready:
+                self._read_logs(workload)
+                self.unready = [*others, workload]
+
+    def _read_logs(self, workload: Workload) -> None:
+        for cause in workload.causes:
+            cause.log = read_log(self.plan.api, workload.namespace, cause)
 
     async def _run(self) -> None:
         shown = ""

@@ -1,13 +1,32 @@
-"""The workloads of a release as they are in the cluster, and what keeps each from becoming ready."""
+"""The objects of a release that Helm waits for, as they are, and what keeps each from being ready.
 
+Which these are, and when Helm takes one for ready, is in `pkg/kube/ready.go` and `client.go` of Helm 3.18.
+"""
+
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from components.release.kubernetes_api import Api
-from components.release.manifest import Object, hook_phases
+from components.release.manifest import Object, group_of, hook_phases, is_hook
 
-KINDS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
+WITH_PODS = {
+    ("apps", "Deployment"),
+    ("apps", "StatefulSet"),
+    ("apps", "DaemonSet"),
+    ("apps", "ReplicaSet"),
+    ("", "ReplicationController"),
+    ("", "Pod"),
+}
+WITHOUT_PODS = {
+    ("", "PersistentVolumeClaim"),
+    ("", "Service"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+}
+AS_HOOKS = {("batch", "Job"), ("", "Pod")}
+"""Hooks are waited for until they have ended; a Job that is no hook is not waited for."""
+HOOKS_OF_A_DEPLOYMENT = {"pre-install", "post-install", "pre-upgrade", "post-upgrade"}
 LOG_LINES = 10
 
 IMAGE_FAULTS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
@@ -23,6 +42,8 @@ HINTS = {
     "OOMKilled": "it wants more memory than its limit",
     "exceeded quota": "ask for less, or raise the namespace's ResourceQuota",
     "Insufficient": "the nodes are full: ask for less, or add nodes",
+    "no storage class is set": "the cluster has no default StorageClass: name one, or make one the default",
+    "waiting for first consumer": "its StorageClass binds it when a pod uses it, and none does",
 }
 
 
@@ -49,37 +70,62 @@ class Cause:
 
 @dataclass(kw_only=True)
 class Workload:
-    """One workload at one moment."""
+    """One object that Helm waits for, at one moment."""
 
     kind: str
     name: str
     namespace: str
-    ready: int
-    wanted: int
+    ready: int = 0
+    """Pods that are ready."""
+    wanted: int = 0
+    """Pods that there should be; 0 for an object that has none."""
+    needed: int = 0
+    """Pods that Helm waits for; a rollout may go on with fewer than `wanted`."""
     causes: list[Cause] = field(default_factory=list)
 
     @property
     def is_ready(self) -> bool:
-        return self.ready >= self.wanted and not self.causes
+        """Whether Helm does not wait for it any more."""
+        return self.ready >= self.needed and not self.causes
+
+    @property
+    def state(self) -> str:
+        """How many pods are ready, as in `1 of 2 ready`; empty for an object that has none."""
+        if not self.wanted:
+            return ""
+        return f"{self.ready} of {self.wanted} ready" + (
+            f" (Helm waits for {self.needed})" if self.needed < self.wanted else ""
+        )
 
     def __str__(self) -> str:
+        if not self.wanted:
+            return f"{self.kind} {self.name}: {', '.join(map(str, self.causes))}"
         return ", ".join([f"{self.name} {self.ready}/{self.wanted} ready", *map(str, self.causes)])
 
 
 def watched(objects: Iterable[Object]) -> list[Object]:
-    """Return the workloads that Helm waits for: hooks of a deployment among them, tests not."""
-    ran = {"pre-install", "post-install", "pre-upgrade", "post-upgrade"}
-    return [o for o in objects if o["kind"] in KINDS and (not hook_phases(o) or hook_phases(o) & ran)]
+    """Return the objects that Helm waits for: hooks of a deployment among them, tests not."""
+    return [item for item in objects if _is_waited_for(item)]
+
+
+def _is_waited_for(item: Object) -> bool:
+    kind = (group_of(item), item["kind"])
+    if is_hook(item):
+        return kind in AS_HOOKS and bool(hook_phases(item) & HOOKS_OF_A_DEPLOYMENT)
+    if kind == ("", "Service"):
+        spec = item.get("spec") or {}
+        return spec.get("type") == "LoadBalancer" and not spec.get("externalIPs")
+    return kind in WITH_PODS | WITHOUT_PODS
 
 
 def observe(
     api: Api, objects: Sequence[Object], namespace: str, since: datetime | None = None
 ) -> list[Workload]:
-    """Return the workloads `objects` as they are now, without those that are not there yet.
+    """Return `objects` as they are now, without those that are not there yet.
 
     Args:
         api: of the cluster.
-        objects: workloads as they were rendered.
+        objects: those of `watched`, as they were rendered.
         namespace: of those that name none.
         since: when the deployment began: an older hook, or event, is of another.
 
@@ -92,12 +138,12 @@ def observe(
         pods = api.items(f"/api/v1/namespaces/{space}/pods")
         sets = api.items(f"/apis/apps/v1/namespaces/{space}/replicasets")
         events = api.items(f"/api/v1/namespaces/{space}/events")
-        warnings = [e for e in events if e.get("type") == "Warning" and not _before(_when(e), since)]
+        events = [event for event in events if not _before(_when(event), since)]
         for item in here:
             named = f"metadata.name={item['metadata'].get('name', '')}"
             for live in api.items(api.collection(item, space), fieldSelector=named):
-                if not (hook_phases(item) and _before(live["metadata"]["creationTimestamp"], since)):
-                    found.append(look_at({**live, "kind": item["kind"]}, pods, sets, warnings))
+                if not (is_hook(item) and _before(live["metadata"]["creationTimestamp"], since)):
+                    found.append(look_at({**live, "kind": item["kind"]}, pods, sets, events))
     return found
 
 
@@ -111,16 +157,63 @@ def read_log(api: Api, namespace: str, cause: Cause) -> str:
 
 
 def look_at(
-    live: Object, pods: Sequence[Object], sets: Sequence[Object], warnings: Sequence[Object]
+    live: Object, pods: Sequence[Object], sets: Sequence[Object], events: Sequence[Object]
 ) -> Workload:
-    """Return one workload; only the pods of its newest version count.
+    """Return one object that Helm waits for; only the pods of its newest version count.
 
     Args:
-        live: the workload.
+        live: the object.
         pods: of its namespace.
         sets: the ReplicaSets of its namespace.
-        warnings: events of its namespace.
+        events: of its namespace.
     """
+    kind, meta = live["kind"], live["metadata"]
+    workload = Workload(kind=kind, name=meta["name"], namespace=meta.get("namespace", ""))
+    if kind in NOT_READY:
+        if text := NOT_READY[kind](live):
+            own = [event for event in events if event["involvedObject"].get("uid") == meta["uid"]]
+            workload.causes.append(
+                Cause(text=text, detail=_with_hint(_last(own) or "nothing has acted on it"))
+            )
+    else:
+        warnings = [event for event in events if event.get("type") == "Warning"]
+        _count_pods(workload, live, pods, sets, warnings)
+    return workload
+
+
+def _without_address(service: Object) -> str:
+    balancer = service.get("status", {}).get("loadBalancer", {})
+    return "" if balancer.get("ingress") else "no load balancer gives it an address"
+
+
+def _unbound(claim: Object) -> str:
+    phase = claim.get("status", {}).get("phase")
+    return "" if phase == "Bound" else "no volume is bound to it"
+
+
+def _unserved(crd: Object) -> str:
+    settled = {("Established", "True"), ("NamesAccepted", "False")}
+    conditions = crd.get("status", {}).get("conditions") or []
+    is_settled = any((item["type"], item["status"]) in settled for item in conditions)
+    return "" if is_settled else "the API server does not serve its kind yet"
+
+
+NOT_READY = {
+    "Service": _without_address,
+    "PersistentVolumeClaim": _unbound,
+    "CustomResourceDefinition": _unserved,
+}
+"""What each kind without pods lacks, empty where it lacks nothing."""
+
+
+def _count_pods(
+    workload: Workload,
+    live: Object,
+    pods: Sequence[Object],
+    sets: Sequence[Object],
+    warnings: Sequence[Object],
+) -> None:
+    """Put the pods that are ready into `workload`, and what keeps the others from it."""
     kind, meta, spec, status = live["kind"], live["metadata"], live["spec"], live.get("status", {})
     owner = live
     if kind == "Deployment":
@@ -128,26 +221,54 @@ def look_at(
     mine = [pod for pod in pods if _owned(pod, owner) and _is_newest(pod, live)]
     if kind == "Job":
         ready, wanted = status.get("succeeded", 0), spec.get("completions", 1)
+    elif kind == "Pod":
+        mine = [live]
+        ready, wanted = int(_is_ready(live) or _has_succeeded(live)), 1
     else:
         ready = sum(map(_is_ready, mine))
         wanted = status.get("desiredNumberScheduled", 0) if kind == "DaemonSet" else spec.get("replicas", 1)
-    workload = Workload(
-        kind=kind, name=meta["name"], namespace=meta.get("namespace", ""), ready=ready, wanted=wanted
-    )
-    # A Job tells no generation.
-    if kind != "Job" and status.get("observedGeneration", 0) < meta.get("generation", 0):
+    workload.ready, workload.wanted, workload.needed = ready, wanted, _needed(live, wanted)
+    # A Job tells no generation, and a Pod has no controller.
+    is_seen = kind in ("Job", "Pod") or status.get("observedGeneration", 0) >= meta.get("generation", 0)
+    if not is_seen:
         workload.causes.append(Cause(text="not taken up by its controller yet"))
-    if ready < wanted:
+    if ready < workload.needed:
         if refused := _refusal([live, owner], warnings):
             workload.causes.append(Cause(text="pods are refused", detail=_with_hint(refused)))
         workload.causes += _grouped(
-            cause_of(pod, warnings)
-            for pod in mine
-            if not _is_ready(pod) and pod.get("status", {}).get("phase") != "Succeeded"
+            cause_of(pod, warnings) for pod in mine if not _is_ready(pod) and not _has_succeeded(pod)
         )
         failed = [c for c in status.get("conditions", []) if c["type"] == "Failed" and c["status"] == "True"]
         workload.causes += [Cause(text="failed", detail=_joined(c, "reason", "message")) for c in failed]
-    return workload
+
+
+def _needed(live: Object, wanted: int) -> int:
+    """Return how many of `wanted` pods Helm waits for."""
+    spec = live["spec"]
+    if live["kind"] == "Deployment":
+        if spec.get("paused"):
+            return 0
+        rolling = (spec.get("strategy") or {}).get("rollingUpdate") or {}
+        may_lack = _share_of(wanted, rolling.get("maxUnavailable", 0), up=False)
+        if rolling and not may_lack and not _share_of(wanted, rolling.get("maxSurge", 0), up=True):
+            may_lack = 1  # else nothing could ever be replaced
+        return max(0, wanted - may_lack)
+    if live["kind"] in ("DaemonSet", "StatefulSet"):
+        strategy = spec.get("updateStrategy") or {}
+        if strategy.get("type") == "OnDelete":
+            return 0
+        if live["kind"] == "DaemonSet":
+            rolling = strategy.get("rollingUpdate") or {}
+            return max(0, wanted - _share_of(wanted, rolling.get("maxUnavailable", 0), up=True))
+    return wanted
+
+
+def _share_of(wanted: int, amount: int | str, *, up: bool) -> int:
+    """Return a number of pods, or a percentage of `wanted` rounded `up` or down."""
+    if isinstance(amount, str):
+        share = wanted * int(amount.removesuffix("%")) / 100
+        return math.ceil(share) if up else math.floor(share)
+    return amount
 
 
 def _refusal(owners: Sequence[Object], warnings: Sequence[Object]) -> str:
@@ -274,6 +395,10 @@ def _is_newest(pod: Object, owner: Object) -> bool:
 def _revision(replica_set: Object) -> int:
     notes = replica_set["metadata"].get("annotations", {})
     return int(notes.get("deployment.kubernetes.io/revision", 0))
+
+
+def _has_succeeded(pod: Object) -> bool:
+    return bool(pod.get("status", {}).get("phase") == "Succeeded")
 
 
 def _is_ready(pod: Object) -> bool:

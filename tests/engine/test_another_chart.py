@@ -42,6 +42,94 @@ def test_the_program_in_the_documentation_deploys_another_chart(project: Project
     project.cluster.client.delete(Namespace, "shop")
 
 
+EVERYTHING = """
+{{- define "pods" }}
+  selector: {matchLabels: {app: {{ . }}}}
+  template:
+    metadata: {labels: {app: {{ . }}}}
+    spec: {nodeSelector: {no: node}, containers: [{name: web, image: "web:1"}]}
+{{- end }}
+{{- range list "Deployment" "StatefulSet" "DaemonSet" "ReplicaSet" }}
+---
+apiVersion: apps/v1
+kind: {{ . }}
+metadata: {name: a-{{ lower . }}}
+spec:
+{{- if ne . "DaemonSet" }}
+  replicas: 1
+{{- end }}
+{{- if eq . "StatefulSet" }}
+  serviceName: web
+{{- end }}
+{{- include "pods" (lower .) }}
+{{- end }}
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: a-replicationcontroller}
+spec:
+  replicas: 1
+  selector: {app: rc}
+  template:
+    metadata: {labels: {app: rc}}
+    spec: {nodeSelector: {no: node}, containers: [{name: web, image: "web:1"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a-pod}
+spec: {nodeSelector: {no: node}, containers: [{name: web, image: "web:1"}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: a-claim}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a-service}
+spec: {type: LoadBalancer, ports: [{port: 80}], selector: {app: none}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: not-waited-for}
+spec:
+  template:
+    spec: {nodeSelector: {no: node}, restartPolicy: Never, containers: [{name: job, image: "job:1"}]}
+"""
+
+
+def test_all_that_helm_waits_for_is_named_while_it_waits_and_when_it_has_given_up(project: Project) -> None:
+    shutil.rmtree(project.folder / "chart")
+    shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
+    (project.folder / "chart/templates/everything.yaml").write_text(EVERYTHING)
+    shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
+    block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
+    assert block
+    text = block[1].replace('namespace="shop"', f'namespace="{project.namespace}", timeout=4')
+    project.program(text)
+    project.secrets = {"mern:token": "token-canary"}
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+
+    run = project.up()
+
+    assert not run.ok
+    for line in (
+        "Deployment a-deployment: 0 of 1 ready",
+        "StatefulSet a-statefulset: 0 of 1 ready",
+        "ReplicaSet a-replicaset: 0 of 1 ready",
+        "ReplicationController a-replicationcontroller: 0 of 1 ready",
+        "Pod a-pod: 0 of 1 ready",
+        "PersistentVolumeClaim a-claim",
+        "Service a-service",
+        "no load balancer gives it an address: nothing has acted on it",
+        "the cluster has no default StorageClass",
+    ):
+        assert line in run.output, run.output
+    assert "waiting for " in run.output
+    assert "Service a-service: no load balancer gives it an address" in run.output
+    assert "not-waited-for" not in run.output.partition("these did not become ready")[2].partition("Next:")[0]
+
+
 def test_the_documentation_names_every_argument_and_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\|", PAGE, re.MULTILINE))
     expected = {}

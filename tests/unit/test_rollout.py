@@ -13,13 +13,14 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.release import ReleaseArgs, ReleaseError, ReleasePlan, hooks, plan, record
+from components.release import ReleaseArgs, ReleaseError, ReleasePlan, hooks, plan, record, watch
 from components.release.hooks import Hooks
 from components.release.kubernetes_api import ApiError, UnreachableError
 from components.release.manifest import newly_unsized
 from components.release.record import Record
 from components.release.secrets import Secrets
 from components.release.stale_lock import is_mendable, pending_text
+from components.release.workloads import Cause, Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ARGS: Any = None
@@ -238,3 +239,27 @@ class Fake:
 
     def merge_patch(self, _: str, patch: Any) -> None:
         self.patches.append(patch)
+
+
+def test_a_hook_that_fails_after_the_last_look_is_in_the_report(
+    rollout: Hooks, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helm ends as soon as a Job has failed, up to a second after the last look."""
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "migrate", "annotations": {"helm.sh/hook": "pre-upgrade"}},
+    }
+    rollout._plan.objects.append(job)
+    failing = Workload(
+        kind="Job", name="migrate", namespace="shop", wanted=1, needed=1, causes=[Cause(text="failed")]
+    )
+    monkeypatch.setattr(watch, "observe", lambda *_: [failing])
+
+    async def deployment() -> None:
+        await rollout._before_update(ARGS)
+        assert not await rollout._on_error(failed("update", "boom"))
+
+    asyncio.run(deployment())
+    [report] = [text for text in said if "was not deployed" in text]
+    assert "Job migrate: 0 of 1 ready\n  failed" in report

@@ -280,14 +280,108 @@ class FakeApi:
         return self.logs.get((path, query["container"], query.get("previous", "")), "")
 
 
-def hook(phases: str) -> Made:
-    notes = {"helm.sh/hook": phases}
-    return {"kind": "Job", "metadata": {"name": phases, "annotations": notes}}
+def hook(phases: str, kind: str = "Job") -> Made:
+    meta = {"name": phases, "annotations": {"helm.sh/hook": phases}}
+    return {"apiVersion": "batch/v1" if kind == "Job" else "v1", "kind": kind, "metadata": meta}
 
 
 def test_hooks_of_a_deployment_are_watched_and_tests_and_hooks_of_the_end_are_not() -> None:
-    objects = [deployment(), {"kind": "Service", "metadata": {}}, hook("post-install,post-upgrade")]
-    assert watched([*objects, hook("test"), hook("pre-delete")]) == [objects[0], objects[2]]
+    ran = [hook("post-install,post-upgrade"), hook("pre-upgrade", "Pod")]
+    others = [hook("test"), hook("pre-delete"), hook("pre-install", "ConfigMap")]
+    assert watched([*ran, *others]) == ran
+
+
+def rendered(api_version: str, kind: str, **spec: Any) -> Made:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": "web"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("item", "is_watched"),
+    [
+        *(
+            (rendered("apps/v1", kind), True)
+            for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+        ),
+        *((rendered("v1", kind), True) for kind in ("ReplicationController", "Pod", "PersistentVolumeClaim")),
+        (rendered("apiextensions.k8s.io/v1", "CustomResourceDefinition"), True),
+        (rendered("v1", "Service", type="LoadBalancer"), True),
+        (rendered("v1", "Service", type="LoadBalancer", externalIPs=["192.0.2.1"]), False),
+        (rendered("v1", "Service"), False),
+        (rendered("serving.knative.dev/v1", "Service", type="LoadBalancer"), False),
+        (rendered("batch/v1", "Job"), False),
+        (rendered("batch/v1", "CronJob"), False),
+        (rendered("v1", "ConfigMap"), False),
+    ],
+    ids=lambda value: f"{value['apiVersion']}-{value['kind']}" if isinstance(value, dict) else str(value),
+)
+def test_what_is_watched_is_what_helm_waits_for(item: Made, is_watched: bool) -> None:
+    assert watched([item]) == ([item] if is_watched else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "needed"),
+    [
+        ("Deployment", {"replicas": 4, "strategy": {"rollingUpdate": {"maxUnavailable": "30%"}}}, 3),
+        (
+            "Deployment",
+            {"replicas": 4, "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}}},
+            4,
+        ),
+        (
+            "Deployment",
+            {"replicas": 4, "strategy": {"rollingUpdate": {"maxUnavailable": "10%", "maxSurge": 0}}},
+            3,
+        ),
+        ("Deployment", {"replicas": 4, "strategy": {"type": "Recreate"}}, 4),
+        ("Deployment", {"replicas": 4, "paused": True}, 0),
+        ("StatefulSet", {"replicas": 3, "updateStrategy": {"type": "RollingUpdate"}}, 3),
+        ("StatefulSet", {"replicas": 3, "updateStrategy": {"type": "OnDelete"}}, 0),
+        ("DaemonSet", {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "30%"}}}, 2),
+        ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, 0),
+    ],
+)
+def test_helm_waits_for_no_more_pods_than_a_rollout_has_to_have(kind: str, spec: Made, needed: int) -> None:
+    """As in `deploymentReady`, `statefulSetReady` and `daemonSetReady` of Helm 3.18."""
+    live = {**deployment(desiredNumberScheduled=4), "kind": kind, "spec": spec}
+    seen = look_at(live, [], [], [])
+    assert seen.needed == needed
+    assert seen.is_ready == (needed == 0)
+
+
+def test_a_service_a_claim_and_a_crd_say_what_they_lack_and_what_was_said_of_them() -> None:
+    meta = {"name": "web", "uid": "web"}
+    service = {"kind": "Service", "metadata": meta, "spec": {"type": "LoadBalancer"}, "status": {}}
+    found = look_at(service, [], [], [])
+    assert str(found) == "Service web: no load balancer gives it an address"
+    assert found.causes[0].detail == "nothing has acted on it"
+    assert not found.is_ready
+    said = event("SyncLoadBalancerFailed", "no subnets", of="web")
+    assert look_at(service, [], [], [said]).causes[0].detail == "SyncLoadBalancerFailed: no subnets"
+    service["status"] = {"loadBalancer": {"ingress": [{"hostname": "a.example.com"}]}}
+    assert look_at(service, [], [], []).is_ready
+
+    claim = {"kind": "PersistentVolumeClaim", "metadata": meta, "spec": {}, "status": {"phase": "Pending"}}
+    told = event("FailedBinding", "no persistent volumes available and no storage class is set", of="web")
+    found = look_at(claim, [], [], [{**told, "type": "Normal"}])
+    assert str(found) == "PersistentVolumeClaim web: no volume is bound to it"
+    assert "the cluster has no default StorageClass" in found.causes[0].detail
+    claim["status"] = {"phase": "Bound"}
+    assert look_at(claim, [], [], []).is_ready
+
+    crd = {"kind": "CustomResourceDefinition", "metadata": meta, "spec": {}, "status": {}}
+    assert str(look_at(crd, [], [], [])).endswith("the API server does not serve its kind yet")
+    crd["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    assert look_at(crd, [], [], []).is_ready
+
+
+def test_pods_by_themselves_and_of_older_controllers_count() -> None:
+    alone = {**pod("alone"), "kind": "Pod"}
+    assert str(look_at(alone, [], [], [])) == "alone 0/1 ready, 1 pod starting"
+    assert look_at({**ready("alone"), "kind": "Pod"}, [], [], []).is_ready
+    assert look_at({**pod("alone", phase="Succeeded"), "kind": "Pod"}, [], [], []).is_ready
+    for kind in ("ReplicaSet", "ReplicationController"):
+        live = {**deployment(2), "kind": kind}
+        assert str(look_at(live, [ready("web-1", "web")], [], [])) == "web 1/2 ready"
 
 
 def test_hooks_and_events_of_an_earlier_deployment_do_not_count() -> None:
@@ -298,13 +392,13 @@ def test_hooks_and_events_of_an_earlier_deployment_do_not_count() -> None:
     stateful["metadata"] = {**stateful["metadata"], "creationTimestamp": "2026-01-01T00:00:00Z"}
     old = event("FailedCreate", "exceeded quota", of="web", minute=29)
     api: Any = FakeApi(jobs=[job], statefulsets=[stateful], events=[old])
-    rendered = [hook("post-upgrade"), {"kind": "StatefulSet", "metadata": {"name": "web"}}]
-    assert [str(each) for each in observe(api, rendered, "shop", began)] == ["web 0/1 ready"]
+    items = [hook("post-upgrade"), rendered("apps/v1", "StatefulSet")]
+    assert [str(each) for each in observe(api, items, "shop", began)] == ["web 0/1 ready"]
     job["metadata"]["creationTimestamp"] = "2026-01-01T00:30:00Z"
     api.lists["events"] = [{**old, "lastTimestamp": None, "eventTime": "2026-01-01T00:31:00.123456Z"}]
     # Both have the same id here.
     refused = "web 0/1 ready, pods are refused"
-    assert [str(each) for each in observe(api, rendered, "shop", began)] == [refused, refused]
+    assert [str(each) for each in observe(api, items, "shop", began)] == [refused, refused]
 
 
 def test_the_log_is_of_the_run_that_ended_or_else_of_the_last() -> None:
