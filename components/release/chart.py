@@ -12,6 +12,7 @@ import pulumi
 import yaml
 
 from components.release.errors import ChartError
+from components.release.manifest import flattened
 from components.release.secrets import Secrets, opened
 from components.release.values import map_leaves, whole
 
@@ -78,7 +79,7 @@ def render(
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
-    return list(map_leaves((answer.value or {}).get("result", []), whole))
+    return flattened(map_leaves((answer.value or {}).get("result", []), whole))
 
 
 @contextmanager

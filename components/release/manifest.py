@@ -14,6 +14,21 @@ Key = tuple[str, str, str, str]
 CHART_VERSION_LABELS = ("helm.sh/chart", "app.kubernetes.io/version")
 
 
+def flattened(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the objects of a rendered chart, with those of a v1 `List` in its place, as Helm takes them."""
+    objects: list[dict[str, Any]] = []
+    for item in items:
+        if (
+            isinstance(item, Mapping)
+            and isinstance(item.get("items"), list)
+            and item["kind"].endswith("List")
+        ):
+            objects += flattened(item["items"])
+        elif item:
+            objects.append(dict(item))
+    return objects
+
+
 def key_of(item: Object, namespace: str) -> Key:
     """Return what makes an object the same for Helm; `namespace` is that of the release."""
     meta = item["metadata"]

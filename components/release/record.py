@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import yaml
 
 from components.release.kubernetes_api import Api, ApiError, ClusterError
-from components.release.manifest import Key, Object, key_of
+from components.release.manifest import Key, Object, flattened, key_of
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -61,7 +61,7 @@ class Record:
             ClusterError: it is no YAML.
         """
         try:
-            return [item for item in yaml.load_all(self.manifest, Loader=_Loader) if item]
+            return flattened(yaml.load_all(self.manifest, Loader=_Loader))
         except (yaml.YAMLError, ValueError):  # whose messages quote what they have read
             raise ClusterError(
                 f"the manifest of revision {self.revision} in Helm's record of {self.name} is no YAML"

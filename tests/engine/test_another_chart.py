@@ -37,8 +37,15 @@ def test_the_program_in_the_documentation_deploys_another_chart(project: Project
     assert project.outputs()["revision"] == 1
 
     project.edit("templates/web.yaml", "image: web:1", "image: web:2")
+    (project.folder / "chart/templates/list.yaml").write_text(LIST)
     run = project.preview()
-    assert run.object_changes == {("update", "Deployment web")}, run.output
+    listed = {("create", "ConfigMap first"), ("create", "ConfigMap second")}
+    assert run.object_changes == {("update", "Deployment web"), *listed}, run.output
+    done = project.up()
+    assert done.ok, done.output
+    again = project.up()
+    assert again.changes == set(), again.output
+    assert "drift" not in again.output
     project.cluster.client.delete(Namespace, "shop")
 
 
@@ -95,6 +102,13 @@ metadata: {name: not-waited-for}
 spec:
   template:
     spec: {nodeSelector: {no: node}, restartPolicy: Never, containers: [{name: job, image: "job:1"}]}
+"""
+LIST = """
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: ConfigMap, metadata: {name: first}, data: {text: {{ .Values.greeting }}}}
+  - {apiVersion: v1, kind: ConfigMap, metadata: {name: second}}
 """
 
 
