@@ -3,6 +3,8 @@
 import fnmatch
 import hashlib
 import json
+import re
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,9 @@ from components.release.errors import ChartError
 from components.release.manifest import flattened
 from components.release.secrets import Secrets, opened
 from components.release.values import map_leaves, whole
+
+CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
+PACKED = re.compile(r"(charts/[^/]+/)*charts/[^/]+\.tgz")
 
 
 def describe(chart: str) -> str:
@@ -50,7 +55,7 @@ def render(
     values: Mapping[str, Any],
     provider: pulumi.ProviderResource,
 ) -> list[dict[str, Any]]:
-    """Return the Kubernetes objects of the chart, hooks and CRDs among them, test hooks not.
+    """Return the Kubernetes objects of the chart, hooks among them, test hooks and the CRDs of crds/ not.
 
     Rendered by the function `kubernetes:helm:template` of the Kubernetes provider, which works
     without a cluster too.
@@ -65,6 +70,7 @@ def render(
         "release_name": name,
         "namespace": namespace,
         "values": opened(values),
+        "skip_crd_rendering": True,
     }
     secrets = Secrets.of_values(values)
     try:
@@ -80,6 +86,28 @@ def render(
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
     return flattened(map_leaves((answer.value or {}).get("result", []), whole))
+
+
+def crds(chart: str) -> list[dict[str, Any]]:
+    """Return the CRDs in the folders crds/ of the chart and of its sub-charts, packed ones too.
+
+    Raises:
+        ChartError: a file is no YAML, or a packed chart cannot be read.
+    """
+    found = []
+    for path, file in sorted(_files(Path(chart))):
+        try:
+            if CRD_FILE.fullmatch(path):
+                found += list(yaml.safe_load_all(file.read_bytes()))
+            elif PACKED.fullmatch(path):
+                with tarfile.open(file) as packed:
+                    for member in packed.getmembers():
+                        inner = member.name.partition("/")[2]
+                        if CRD_FILE.fullmatch(inner) and (content := packed.extractfile(member)):
+                            found += list(yaml.safe_load_all(content.read()))
+        except (yaml.YAMLError, tarfile.TarError, OSError):
+            raise ChartError(f"chart {chart}: {path} cannot be read") from None
+    return [item for item in flattened(found) if item.get("kind") == "CustomResourceDefinition"]
 
 
 @contextmanager

@@ -36,7 +36,12 @@ class _RefusedError(Exception):
 
 
 def ask(
-    api: Api, rendered: Sequence[Object], recorded: Sequence[Object] | None, name: str, namespace: str
+    api: Api,
+    rendered: Sequence[Object],
+    recorded: Sequence[Object] | None,
+    name: str,
+    namespace: str,
+    crds: Sequence[Object] = (),
 ) -> list[Finding]:
     """Ask about each of `rendered` as Helm would act on it.
 
@@ -51,9 +56,10 @@ def ask(
             be read, and then nothing is said of objects that this release has in the cluster.
         name: of the release.
         namespace: of the release.
+        crds: what comes before `rendered`, and brings kinds of objects.
     """
     old = by_key(recorded or (), namespace)
-    brought = kinds_of_crds(rendered)
+    brought = kinds_of_crds([*rendered, *crds])
 
     def question(item: Object) -> Finding | None:
         key = key_of(item, namespace)

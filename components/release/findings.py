@@ -21,6 +21,8 @@ class Finding:
     """The fault of each field; every text begins with kind and name of the object."""
     unchecked: str = ""
     """Why nothing can be said of the object; then `texts` is empty."""
+    refused: bool = False
+    """Whether the API server would not accept it."""
     patch: Object = field(default_factory=dict)
     """A merge patch that mends it in the cluster; empty where there is none."""
 

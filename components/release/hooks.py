@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.release import adoption, drift, record, stale_lock
+from components.release import adoption, crds, drift, record, stale_lock
 from components.release.errors import ReleaseError
 from components.release.failure_report import failure_report
 from components.release.kubernetes_api import ClusterError
@@ -81,6 +81,7 @@ class Hooks:
             return
         await self._ask(self._mend_stale_lock)
         await self._ask(self._keep_number_of_pods)
+        await asyncio.to_thread(self._apply_crds)
         await asyncio.to_thread(self._put_back)
         self._watch = Watch(plan=self._plan, messages=self._messages)
         self._watch.start()
@@ -169,6 +170,14 @@ class Hooks:
                     f"revision {basis.revision} has just changed: another run deploys this release."
                 )
         return ""
+
+    def _apply_crds(self) -> None:
+        if self._plan.args.crds == "apply":
+            try:
+                crds.apply(self._plan.api, self._plan.crds)
+            except ClusterError as error:
+                text = f"the CRDs of the chart could not be applied: {error}"
+                raise ReleaseError(self._plan.secrets.mask(text)) from None
 
     def _put_back(self) -> None:
         for finding in self._plan.restored:

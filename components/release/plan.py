@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pulumi
 
-from components.release import adoption, chart, description, drift, dry_run, record, stale_lock
+from components.release import adoption, chart, crds, description, drift, dry_run, record, stale_lock
 from components.release.errors import ChartError, ReleaseError
 from components.release.findings import Finding, texts_of, unchecked_notes
 from components.release.kubernetes_api import Api, ApiError, ClusterError, UnreachableError
@@ -57,6 +57,9 @@ class ReleaseArgs:
     leave: Sequence[str] = ()
     """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
     chart sets, each deployment sets again: a chart has to leave out what others own for good."""
+    crds: Literal["install", "apply"] = "install"
+    """The CRDs of the chart's folder crds/: leave them to Helm, which installs them with a first installation
+    and never changes one, or apply them before each deployment. Neither removes any."""
     adopt: bool = False
     """Take over a release of this name that is not in the stack's state: one that somebody else has
     made, or this stack's own after its state was lost."""
@@ -67,6 +70,8 @@ class ReleaseArgs:
     """How a user sets `unlock_revision`, for messages."""
     adopt_command: str = "set adopt=True"
     """How a user sets `adopt`, for messages."""
+    crds_command: str = 'set crds="apply"'
+    """How a user sets `crds`, for messages."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
@@ -91,6 +96,8 @@ class ReleasePlan:
     """What the user should know: a foreign revision, what could not be checked."""
     drifts: list[Finding] = field(default_factory=list)
     """Objects that were changed by hand."""
+    crds: list[dict[str, Any]] = field(default_factory=list)
+    """CRDs of the chart's folder crds/ that come before the objects: applied, or installed by Helm."""
     taken_over: Record | None = None
     """The revision of somebody else that becomes this stack's."""
     exists: bool = False
@@ -194,6 +201,7 @@ def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
     if newest is None:
         # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
         plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
+        _compare_crds(plan)
         return []
     plan.exists = True
     # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
@@ -211,14 +219,42 @@ def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
         findings = drift.find(api, recorded, args.namespace, plan.secrets, args.leave)
         plan.drifts = [finding for finding in findings if finding.texts]
         plan.notes += unchecked_notes(findings, NOT_COMPARED)
-        if plan.drifts and args.drift == "restore" and description.is_ours(newest):
-            plan.description = f"{files}, restores revision {newest.revision}"
+    restores = bool(plan.drifts) and args.drift == "restore"
+    if (_compare_crds(plan) or restores) and description.is_ours(newest):
+        plan.description = f"{files}, restores revision {newest.revision}"
     plan.notes += [
         f"{label_of(item)} no longer says how many pods it has: the number that runs is kept, for an "
         "autoscaler to change"
         for item in newly_unsized(plan.objects, recorded, args.namespace).values()
     ]
     return recorded
+
+
+def _compare_crds(plan: ReleasePlan) -> bool:
+    """Compare the CRDs of the chart's folder crds/ with the cluster; return whether some will be applied.
+
+    Raises:
+        ChartError: the API server refuses one that would be applied.
+    """
+    args, in_chart = plan.args, chart.crds(plan.args.chart)
+    if args.crds == "apply" or not plan.exists:
+        plan.crds = in_chart
+    if args.crds == "install" and not plan.exists:
+        return False
+    findings = crds.compare(plan.api, in_chart)
+    plan.notes += unchecked_notes(findings, "CRDs not compared with the cluster")
+    differing = ", ".join(texts_of(findings))
+    if args.crds == "apply":
+        if refused := texts_of(finding for finding in findings if finding.refused):
+            raise ChartError(f"the API server refuses CRDs of chart {args.chart}:\n  " + "\n  ".join(refused))
+        plan.notes += [f"{differing}: applied before the release"] if differing else []
+        return bool(differing)
+    if differing:
+        plan.notes.append(
+            f"{differing}. Helm installs the CRDs of the chart's folder crds/ with a first installation and "
+            f"never changes one; to have them applied before each deployment\n    {args.crds_command}"
+        )
+    return False
 
 
 def _note_on_pending(args: ReleaseArgs, newest: Record, api: Api) -> list[str]:
@@ -274,7 +310,7 @@ def _ask_about_objects(plan: ReleasePlan, recorded: list[dict[str, Any]] | None)
         ChartError: it refuses objects.
     """
     args = plan.args
-    findings = dry_run.ask(plan.api, plan.objects, recorded, args.name, args.namespace)
+    findings = dry_run.ask(plan.api, plan.objects, recorded, args.name, args.namespace, plan.crds)
     if refusals := texts_of(findings):
         count = "1 object" if len(refusals) == 1 else f"{len(refusals)} objects or fields"
         raise ChartError(

@@ -116,7 +116,7 @@ class Small:
             return plan_release(args, provider, self.api())
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
-        manifest = self.run_helm("template", name, folder, "--include-crds", values=opened(values))
+        manifest = self.run_helm("template", name, folder, values=opened(values))
         return [item for item in yaml.safe_load_all(manifest) if item]
 
     def refusals(self) -> list[str]:
@@ -153,8 +153,7 @@ class Small:
         """The objects that a deployment of `planned` changes."""
         there = record.newest(self.api(), "web", self.project.namespace)
         assert there
-        kept_apart = "CustomResourceDefinition"  # Helm does not record those of a chart's folder crds
-        return [item for item in plan._differing(there, planned.objects) if not item.startswith(kept_apart)]
+        return plan._differing(there, planned.objects)
 
     def assert_nothing_is_left_to_do(self) -> None:
         there, planned = record.newest(self.api(), "web", self.project.namespace), self.plan()
@@ -497,7 +496,7 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
     small.write("crds/widgets.yaml", crd)
     widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "web"}, "size": 1}
     file = small.write("templates/widget.yaml", widget)
-    assert small.plan().notes == [f"{NOT_CHECKED}1 of 7 objects: its kind comes with this very chart"]
+    assert small.plan().notes == [f"{NOT_CHECKED}1 of 6 objects: its kind comes with this very chart"]
     try:
         small.up()
         assert small.deployment().template.spec.containers[0].image == "registry.invalid/web:1.0.0"
@@ -509,9 +508,53 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
         plan = small.plan()
         assert plan.notes == []
         assert small.changed(plan) == ["Widget web"]
+        small.up()
+        change_a_crd(small, crd)
     finally:
         crds = "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
         client.delete(create_global_resource(*crds), "widgets.example.org")
+
+
+def change_a_crd(small: Small, crd: dict[str, Any]) -> None:
+    """Helm never changes one of the folder crds/: the plan says so, and applies it where that is wanted."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.org"
+
+    def columns() -> Any:
+        return small.api().get(path)["spec"]["versions"][0].get("additionalPrinterColumns")
+
+    crd["spec"]["versions"][0]["additionalPrinterColumns"] = [
+        {"name": "Size", "type": "integer", "jsonPath": ".size"}
+    ]
+    small.write("crds/widgets.yaml", crd)
+    for _ in range(2):
+        [note] = small.plan().notes
+        assert note.startswith(
+            "CustomResourceDefinition widgets.example.org differs from the one in the cluster."
+        )
+        run = small.up()
+        assert "CustomResourceDefinition" not in str(run.object_changes)
+        assert columns() is None
+
+    small.options["crds"] = "apply"
+    [note] = small.plan().notes
+    assert note.endswith(
+        "widgets.example.org differs from the one in the cluster: applied before the release"
+    )
+    small.up()
+    assert columns()
+    small.assert_nothing_is_left_to_do()
+    by_hand_without = [{**version, "additionalPrinterColumns": []} for version in crd["spec"]["versions"]]
+    small.api().merge_patch(path, {"spec": {"versions": by_hand_without}})
+    assert "differs from the one" in str(small.plan().notes)
+    small.up()
+    small.assert_nothing_is_left_to_do()
+    broken = {**crd, "spec": {**crd["spec"], "scope": "Nowhere"}}
+    small.write("crds/widgets.yaml", broken)
+    with pytest.raises(
+        ChartError, match=r"refuses CRDs of chart \./chart:\n  .*widgets.example.org: .*scope"
+    ):
+        small.plan()
+    small.write("crds/widgets.yaml", crd)
 
 
 def test_drift_is_not_looked_for_where_the_stack_does_not_want_it(small: Small) -> None:
