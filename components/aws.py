@@ -3,7 +3,7 @@
 import contextlib
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -122,9 +122,9 @@ class Aws:
         """Return an OIDC identity provider of the account."""
         return self._ask("iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
 
-    def subnets(self, filters: Mapping[str, str]) -> list[Description]:
-        """Return the subnets that fit all of EC2's `filters`, name to value."""
-        wanted = [{"Name": name, "Values": [value]} for name, value in filters.items()]
+    def subnets(self, filters: Mapping[str, Sequence[str]]) -> list[Description]:
+        """Return the subnets that fit all of EC2's `filters`, name to values of which one has to fit."""
+        wanted = [{"Name": name, "Values": list(values)} for name, values in filters.items()]
         return self._list("ec2", "describe_subnets", "Subnets", Filters=wanted)
 
     def certificates(self) -> list[Description]:

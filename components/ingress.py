@@ -1,7 +1,8 @@
 """An Ingress as the load balancer controller reads it, and the load balancer that it has made of it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.release import Api
@@ -20,19 +21,20 @@ class Controller:
     readiness_gate: str
     """Label of a namespace: the controller holds a new pod back until its target is healthy. It acts on
     pods that are made after it, so it has to be there before the release."""
-    binding_version: str
-    """API version of its kind TargetGroupBinding, which says which target group a Service has."""
+    api_version: str
+    """Of its kinds: TargetGroupBinding says which target group a Service has, IngressClassParams what goes
+    for every Ingress of a class."""
 
 
 AWS_CONTROLLER = Controller(
     ingress_class_controller="ingress.k8s.aws/alb",
     readiness_gate="elbv2.k8s.aws/pod-readiness-gate-inject",
-    binding_version="elbv2.k8s.aws/v1beta1",
+    api_version="elbv2.k8s.aws/v1beta1",
 )
 AUTO_MODE = Controller(
     ingress_class_controller="eks.amazonaws.com/alb",
     readiness_gate="eks.amazonaws.com/pod-readiness-gate-inject",
-    binding_version="eks.amazonaws.com/v1",
+    api_version="eks.amazonaws.com/v1",
 )
 
 
@@ -46,6 +48,8 @@ class Ingress:
     """An Ingress as the chart renders it, or as it is in the cluster. A text that it lacks is empty."""
 
     item: Object
+    params: Object = field(default_factory=dict)
+    """The `spec` of the IngressClassParams of its class: what that sets, goes before its own annotations."""
 
     @classmethod
     def rendered(cls, objects: Iterable[Object]) -> "Ingress | None":
@@ -78,8 +82,10 @@ class Ingress:
 
     @property
     def host(self) -> str:
-        """The first of `hosts` that somebody can ask for: no wildcard, where there is another."""
-        return next((host for host in self.hosts if "*" not in host), next(iter(self.hosts), ""))
+        """A name that the load balancer answers to: the first of `hosts` that is no wildcard, or else a name
+        below the first."""
+        below = [host.replace("*", "www") for host in self.hosts]
+        return next((host for host in [*self.hosts, *below] if "*" not in host), "")
 
     @property
     def services(self) -> set[str]:
@@ -87,14 +93,19 @@ class Ingress:
         return {
             path["backend"]["service"]["name"]
             for rule in self._rules
-            for path in rule.get("http", {}).get("paths", [])
+            for path in _paths(rule)
             if "service" in path["backend"]
         }
 
     @property
     def is_internet_facing(self) -> bool:
         """Whether the load balancer has addresses on the internet, not only in the VPC."""
-        return self._annotation("scheme") == "internet-facing"
+        return self.scheme == "internet-facing"
+
+    @property
+    def scheme(self) -> str:
+        """`internet-facing` or `internal`."""
+        return self._setting("scheme", "scheme") or "internal"
 
     @property
     def is_https(self) -> bool:
@@ -108,12 +119,22 @@ class Ingress:
     @property
     def certificate_arns(self) -> list[str]:
         """The certificates for HTTPS; empty: the controller looks for those of `hosts` in the account."""
-        return self._list("certificate-arn")
+        # The one name is of AWS's own controller, the other of EKS Auto Mode.
+        of_class = self.params.get("certificateArn") or self.params.get("certificateARNs")
+        return list(of_class or self._list("certificate-arn"))
 
     @property
     def subnets(self) -> list[str]:
-        """The ids or names of the subnets; empty: the controller looks for those with `subnet_tag`."""
-        return self._list("subnets")
+        """The ids or names of the subnets; empty: the controller looks for those with `subnet_tags_of_class`,
+        or else with `subnet_tag`."""
+        of_class = self.params.get("subnets")
+        return list(of_class.get("ids") or []) if of_class else self._list("subnets")
+
+    @property
+    def subnet_tags_of_class(self) -> Any:
+        """The tags by which its class chooses subnets; empty: it does not."""
+        of_class = self.params.get("subnets") or {}
+        return of_class.get("tags") or of_class.get("matchTags") or {}
 
     @property
     def subnet_tag(self) -> str:
@@ -123,12 +144,44 @@ class Ingress:
     @property
     def group(self) -> str:
         """The name of the group of Ingresses that share one load balancer."""
-        return self._annotation("group.name")
+        of_class = self.params.get("group")
+        return str(of_class["name"]) if of_class else self._annotation("group.name")
+
+    @property
+    def needs_ipv6(self) -> bool:
+        """Whether the load balancer has IPv6 addresses too, which its subnets have to have then."""
+        return self._setting("ipAddressType", "ip-address-type").startswith("dualstack")
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The attributes of the load balancer, as `deletion_protection.enabled`."""
+        pairs = [text.partition("=") for text in self._list("load-balancer-attributes")]
+        of_class = self.params.get("loadBalancerAttributes") or []
+        return {key.strip(): value.strip() for key, _, value in pairs} | {
+            attribute["key"]: attribute["value"] for attribute in of_class
+        }
 
     @property
     def is_protected(self) -> bool:
         """Whether AWS refuses to delete the load balancer, so that the Ingress cannot be deleted either."""
-        return "deletion_protection.enabled=true" in self._list("load-balancer-attributes")
+        return self.attributes.get("deletion_protection.enabled") == "true"
+
+    @property
+    def is_being_deleted(self) -> bool:
+        return bool(self._text("metadata", "deletionTimestamp"))
+
+    @property
+    def rule_count(self) -> int:
+        """The number of rules that its load balancer gets for it."""
+        paths = sum(len(_paths(rule)) for rule in self._rules)
+        # A listener that sends everything on to HTTPS has none.
+        sends_on = self._setting("sslRedirectPort", "ssl-redirect")
+        return 2 * paths if self.is_https and not sends_on else paths
+
+    @property
+    def values_per_rule(self) -> int:
+        """The most values that one of its rules compares a request with."""
+        return max((self._values_of(rule, path) for rule in self._rules for path in _paths(rule)), default=0)
 
     @property
     def address(self) -> str:
@@ -138,9 +191,13 @@ class Ingress:
         return str(first.get("hostname") or first.get("ip") or "")
 
     def url(self, address: str) -> str:
-        """Return where a browser reaches it: at `host`, or where it has none, at `address`."""
+        """Return where a browser reaches it: at `host`, or where it has none, at `address`. With wildcards
+        alone it is no address: DNS says which names below them there are."""
+        scheme = "https" if self.is_https else "http"
+        if self.hosts and all("*" in host for host in self.hosts):
+            return f"{scheme}://{self.hosts[0].replace('*', 'NAME')} (any NAME)"
         host = self.host or address
-        return f"{'https' if self.is_https else 'http'}://{host}" if host else ""
+        return f"{scheme}://{host}" if host else ""
 
     def target_groups(self, api: Api, namespace: str) -> dict[str, list[str]]:
         """Return the ARNs of the target groups that the controller has made for each of `services`.
@@ -150,7 +207,7 @@ class Ingress:
         """
         groups: dict[str, list[str]] = {service: [] for service in sorted(self.services)}
         for controller in (AWS_CONTROLLER, AUTO_MODE):
-            path = f"/apis/{controller.binding_version}/namespaces/{namespace}/targetgroupbindings"
+            path = f"/apis/{controller.api_version}/namespaces/{namespace}/targetgroupbindings"
             for binding in api.items(path):
                 service = binding["spec"]["serviceRef"]["name"]
                 if service in groups:
@@ -162,6 +219,27 @@ class Ingress:
         rules = get(self.item, ("spec", "rules"))
         return [] if rules is ABSENT or rules is None else rules
 
+    def _values_of(self, rule: Object, path: Object) -> int:
+        """Return how many values a rule compares a request with: host, path, and the conditions that an
+        annotation adds for a service."""
+        # Of a path the controller makes two values: itself, and all below it.
+        values = bool(rule.get("host")) + (1 if path["path"] == "/" else 2)
+        service = get(path, ("backend", "service", "name"))
+        try:
+            conditions = json.loads(self._annotation(f"conditions.{service}") or "[]")
+            configs = [
+                config for item in conditions for config in item.values() if isinstance(config, Mapping)
+            ]
+        except (ValueError, TypeError, AttributeError):  # for the controller to refuse
+            configs = []
+        return values + sum(
+            len(config.get(key, ())) for config in configs for key in ("values", "regexValues")
+        )
+
+    def _setting(self, param: str, annotation: str) -> str:
+        """Return what its class sets, or else it itself."""
+        return str(self.params.get(param) or self._annotation(annotation))
+
     def _annotation(self, name: str) -> str:
         return self._text("metadata", "annotations", f"{ANNOTATION_PREFIX}{name}")
 
@@ -171,3 +249,31 @@ class Ingress:
     def _text(self, *path: str) -> str:
         value = get(self.item, path)
         return "" if value is ABSENT or value is None else str(value)
+
+
+def _paths(rule: Object) -> list[Any]:
+    paths = get(rule, ("http", "paths"))
+    return [] if paths is ABSENT or paths is None else paths
+
+
+def commands_to_unprotect(live: Ingress, namespace: str, stack: str, *, is_planned: bool) -> list[str]:
+    """Return the commands that switch the protection of a load balancer off.
+
+    Args:
+        live: the Ingress in the cluster.
+        namespace: of the Ingress.
+        stack: the one that has deployed it.
+        is_planned: the stack's config still has an Ingress.
+    """
+    if live.is_being_deleted:  # Helm leaves it alone then; the controller still reads it
+        return [
+            f"kubectl annotate ingress {live.name} -n {namespace} --overwrite "
+            f"{ANNOTATION_PREFIX}load-balancer-attributes=deletion_protection.enabled=false"
+        ]
+    enable = f"pulumi config set --path 'mern:values.ingress.enabled' true --stack {stack}"
+    return [
+        *([] if is_planned else [enable]),
+        "pulumi config set --path 'mern:values.ingress.loadBalancerAttributes["
+        f'"deletion_protection.enabled"]\' false --type string --stack {stack}',
+        f"pulumi up --stack {stack}",
+    ]

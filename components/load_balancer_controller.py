@@ -7,7 +7,7 @@ goes after it: without it an Ingress has no address, and one that is deleted wai
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import pulumi
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
+from components.ingress import AUTO_MODE
 from components.release import Api, ApiError, ClusterError
+from components.release.manifest import Object
 from components.service_account_role import (
     ROLE_ANNOTATION,
     ServiceAccountRole,
@@ -46,7 +48,28 @@ NAMESPACE = "kube-system"
 # What the role trusts, and what the chart creates.
 SERVICE_ACCOUNT = "aws-load-balancer-controller"
 OWNER = "mern/installed-by"
-"""Annotation of the ServiceAccount: the stack that has installed the controller."""
+"""Annotation of the ServiceAccount: the stack that has installed the controller. On a CRD somebody sets it
+who gives that to a stack."""
+LEAVE_IT = "pulumi config set --path 'mern:loadBalancerController.mode' existing"
+INGRESS_CLASS = "alb"
+"""What the chart creates."""
+CONTROLLER_LABEL = f"app.kubernetes.io/name={CHART}"
+"""Of the controller's Deployment, unless whoever installed it has given it another name."""
+
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+FIELD_MANAGER = "mern"
+INSTALLERS = ("helm", "terraform-provider-helm", "pulumi-resource-kubernetes")
+"""How the field managers begin that bring the CRDs of a chart once and never renew them: all run Helm."""
+BY_HAND = "kubectl"
+KEEPERS = (
+    "argocd.argoproj.io/instance",
+    "argocd.argoproj.io/tracking-id",
+    "helm.toolkit.fluxcd.io/name",
+    "kustomize.toolkit.fluxcd.io/name",
+    "meta.helm.sh/release-name",
+)
+"""Labels and annotations of those who keep an object as they want it: Argo CD, Flux, a Helm release."""
 
 IN_USE = {
     "Ingress": "/apis/networking.k8s.io/v1/ingresses",
@@ -90,7 +113,7 @@ class LoadBalancerController(pulumi.ComponentResource):
 
         Raises:
             pulumi.RunError: the cluster is in a partition of AWS that has other permissions, the chart
-                cannot be had, or the cluster has a controller that is not this stack's.
+                cannot be had, or the cluster has a controller or its CRDs that are not this stack's.
         """
         if settings.mode != "install":
             return None
@@ -101,7 +124,7 @@ class LoadBalancerController(pulumi.ComponentResource):
                 f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
                 "      pulumi config set --path 'mern:loadBalancerController.mode' none"
             )
-        _require_no_other_controller(cluster.api)
+        _require_no_other_owner(cluster.api)
         return LoadBalancerControllerArgs(
             cluster=cluster.eks,
             api=cluster.api,
@@ -227,28 +250,120 @@ def _in_use(api: Api) -> Iterator[str]:
                 yield f"{kind} {meta['namespace']}/{meta['name']}"
 
 
-def _require_no_other_controller(api: Api) -> None:
-    """Refuse to install over the controller of another stack: both would fight over it.
+def controllers(api: Api) -> list[Object]:
+    """Return the Deployments of AWS's controller in all namespaces.
 
     Raises:
-        pulumi.RunError: the cluster has one.
+        ClusterError: the API server refuses, or does not answer.
     """
-    try:
-        account = api.find(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}")
-    except ClusterError as error:
-        pulumi.log.info(
-            f"whether the cluster has a load balancer controller already was not checked: {error}"
+    path = "/apis/apps/v1/deployments"
+    labelled = api.items(path, labelSelector=CONTROLLER_LABEL)
+    return labelled or [
+        item
+        for item in api.items(path)
+        if any(
+            CHART in container.get("image", "")
+            for container in item["spec"]["template"]["spec"]["containers"]
         )
-        return
-    if account is None:
-        return
-    notes = account["metadata"].get("annotations") or {}
-    if notes.get(OWNER) != _owner():
+    ]
+
+
+def _require_no_other_owner(api: Api) -> None:
+    """Refuse to install over what another stack or tool has installed: both would fight over it.
+
+    Raises:
+        pulumi.RunError: the cluster has a controller, an IngressClass or CRDs that are not this stack's.
+    """
+    faults = []
+    questions = {
+        "whether the cluster has a load balancer controller already": _other_controllers,
+        f"whose IngressClass {INGRESS_CLASS} is": _other_class,
+        "whose its CRDs are": _other_crds,
+    }
+    for subject, question in questions.items():
+        try:
+            faults += [f"{fault}\n      {remedy}" for fault, remedy in question(api)]
+        except ClusterError as error:
+            pulumi.log.info(f"{subject} was not checked: {error}")
+    if faults:
+        raise pulumi.RunError("mern:loadBalancerController.mode is install, but " + "\n  and ".join(faults))
+
+
+def _other_controllers(api: Api) -> Iterator[tuple[str, str]]:
+    """Yield each controller that is not this stack's, and what to do then."""
+    account = api.find(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}")
+    notes = (account or {}).get("metadata", {}).get("annotations") or {}
+    if account and notes.get(OWNER) != _owner():
         by = f"stack {notes[OWNER]}" if OWNER in notes else "somebody else"
-        raise pulumi.RunError(
-            f"mern:loadBalancerController.mode is install, but the cluster has a controller of {by} already\n"
-            "      pulumi config set --path 'mern:loadBalancerController.mode' existing"
+        yield f"the cluster has a controller of {by} already", LEAVE_IT
+        return
+    for item in controllers(api):
+        namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
+        its = item["spec"]["template"]["spec"].get("serviceAccountName", "default")
+        if (namespace, name, its) != (NAMESPACE, CHART, SERVICE_ACCOUNT):
+            text = f"Deployment {namespace}/{name}, which runs under ServiceAccount {its}"
+            yield f"the cluster has a controller already: {text}", LEAVE_IT
+
+
+def _other_class(api: Api) -> Iterator[tuple[str, str]]:
+    """Yield what is in the way of the IngressClass that the chart creates, and what to do then."""
+    item = api.find(f"/apis/networking.k8s.io/v1/ingressclasses/{INGRESS_CLASS}")
+    if item is None:
+        return
+    notes = item["metadata"].get("annotations") or {}
+    release = notes.get("meta.helm.sh/release-namespace"), notes.get("meta.helm.sh/release-name")
+    if release != (NAMESPACE, CHART):
+        controller = item["spec"]["controller"]
+        mode = "auto-mode" if controller == AUTO_MODE.ingress_class_controller else "existing"
+        yield (
+            f"the cluster has an IngressClass {INGRESS_CLASS} already, of {controller}: Helm could not "
+            "create the one of the controller's chart",
+            f"pulumi config set --path 'mern:loadBalancerController.mode' {mode}",
         )
+
+
+def _other_crds(api: Api) -> Iterator[tuple[str, str]]:
+    """Yield who keeps CRDs that this stack would apply by force, and what to do then."""
+    owners: dict[str, list[str]] = {}
+    by_hand = []
+    for name in CRDS:
+        crd = api.find(f"{CRD_PATH}/{name}", accept=METADATA_ONLY)
+        if crd is None:
+            continue
+        if owner := owner_of_crd(crd["metadata"]):
+            owners.setdefault(owner, []).append(name)
+        elif any(manager.startswith(BY_HAND) for manager in _managers(crd["metadata"])):
+            by_hand.append(name)
+    for owner, names in owners.items():
+        yield (
+            f"CRDs of the controller are kept by {owner}, and both would change them in turn: "
+            f"{', '.join(names)}",
+            f"{LEAVE_IT}\n      or, where that has ended, give them to this stack: kubectl annotate crd "
+            f"{' '.join(names)} --overwrite {OWNER}={_owner()}",
+        )
+    if by_hand:
+        pulumi.log.info(f"CRDs that kubectl has applied become this stack's: {', '.join(by_hand)}")
+
+
+def owner_of_crd(metadata: Mapping[str, Any]) -> str:
+    """Return who keeps a CRD as they want it, other than this program; empty: nobody does."""
+    notes = metadata.get("annotations") or {}
+    if notes.get(OWNER) == _owner():
+        return ""
+    marks = notes | (metadata.get("labels") or {})
+    for mark in KEEPERS:
+        if mark in marks:
+            return f"{mark.partition('/')[0]} ({marks[mark]})"
+    managers = _managers(metadata)
+    others = [name for name in managers if not name.startswith((*INSTALLERS, BY_HAND))]
+    return ", ".join(sorted(others))
+
+
+def _managers(metadata: Mapping[str, Any]) -> set[str]:
+    """Return the field managers of an object but this program and the API server, which writes the status."""
+    entries = metadata.get("managedFields") or []
+    names = {entry.get("manager", "") for entry in entries if entry.get("subresource") != "status"}
+    return names - {FIELD_MANAGER, "kube-apiserver", ""}
 
 
 def _owner() -> str:
@@ -256,8 +371,7 @@ def _owner() -> str:
 
 
 def _without_credentials(api: Api) -> list[str]:
-    selector = f"app.kubernetes.io/name={CHART}"
-    pods = api.items(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector)
+    pods = api.items(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=CONTROLLER_LABEL)
     return [
         pod["metadata"]["name"]
         for pod in pods
@@ -321,10 +435,8 @@ def apply_crds(api: Api, crds: list[dict[str, Any]], dry_run: bool) -> None:
         ClusterError: the API server refused one, or could not be asked.
         TimeoutError: one is not served in time.
     """
-    query = {"fieldManager": "mern", "force": "true"} | ({"dryRun": "All"} if dry_run else {})
-    paths = [
-        f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}" for crd in crds
-    ]
+    query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+    paths = [f"{CRD_PATH}/{crd['metadata']['name']}" for crd in crds]
     for path, crd in zip(paths, crds, strict=True):
         api.apply(path, crd, **query)
     give_up = time.monotonic() + ESTABLISHED_WITHIN

@@ -8,7 +8,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
-from components.ingress import Ingress, controller_of
+from components.ingress import Ingress, commands_to_unprotect, controller_of
 from components.release import (
     ChartRelease,
     ClusterError,
@@ -184,21 +184,20 @@ def _deletion_guard(plan: ReleasePlan) -> pulumi.ResourceHook:
     async def refuse(_: pulumi.ResourceHookArgs) -> None:
         live = await asyncio.to_thread(_live_ingress, plan)
         if live and live.is_protected:
+            is_planned = Ingress.rendered(plan.objects) is not None
+            commands = commands_to_unprotect(live, plan.args.namespace, stack, is_planned=is_planned)
             raise RuntimeError(
                 "the load balancer is protected from deletion, and without it the Ingress cannot go. "
-                "Switch the protection off first:\n"
-                "    pulumi config set --path 'mern:values.ingress.loadBalancerAttributes["
-                f'"deletion_protection.enabled"]\' false --type string --stack {stack}\n'
-                f"    pulumi up --stack {stack}"
+                "Switch the protection off first:\n    " + "\n    ".join(commands)
             )
 
     return pulumi.ResourceHook(f"{plan.args.name}-deletion-guard", refuse)
 
 
 def _live_ingress(plan: ReleasePlan) -> Ingress | None:
-    """Return the chart's Ingress as it is in the cluster, None where it is not there."""
-    rendered = Ingress.rendered(plan.objects)
-    return rendered and Ingress.live(plan.api, plan.args.namespace, rendered.name)
+    """Return the chart's Ingress as it is in the cluster, None where it is not there. Its name is the
+    release's, also where the plan has none any more."""
+    return Ingress.live(plan.api, plan.args.namespace, plan.args.name)
 
 
 async def _address(plan: ReleasePlan) -> str:

@@ -11,7 +11,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Secret, Service
 from lightkube.resources.rbac_authorization_v1 import RoleBinding
 
-from components import preflight
+from components.load_balancer_controller import controllers
 from components.release.kubernetes_api import Api, ApiError
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project, Run
@@ -200,7 +200,7 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
     assert refused(deploy.create, f"{space}/configmaps", secret)
     for api in (preview, deploy):
         # What is looked at before a deployment.
-        assert not refused(preflight._runs_a_controller, api)
+        assert not refused(controllers, api)
         with pytest.raises(ApiError, match="not found"):
             api.get("/apis/networking.k8s.io/v1/ingressclasses/alb")
         # What is nobody's business.

@@ -84,12 +84,12 @@ def test_the_targets_of_a_group_come_with_their_health(account: str) -> None:
 def test_subnets_come_by_their_filters_from_all_pages() -> None:
     aws, stub = stubbed("ec2")
     asked = {
-        "Filters": [{"Name": "vpc-id", "Values": ["vpc-1"]}, {"Name": "tag-key", "Values": ["elb"]}],
+        "Filters": [{"Name": "vpc-id", "Values": ["vpc-1"]}, {"Name": "tag:a", "Values": ["b", "c"]}],
     }
     stub.add_response("describe_subnets", {"Subnets": [{"SubnetId": "a"}], "NextToken": "2"}, asked)
     stub.add_response("describe_subnets", {"Subnets": [{"SubnetId": "b"}]}, {**asked, "NextToken": "2"})
 
-    assert [it["SubnetId"] for it in aws.subnets({"vpc-id": "vpc-1", "tag-key": "elb"})] == ["a", "b"]
+    assert [it["SubnetId"] for it in aws.subnets({"vpc-id": ["vpc-1"], "tag:a": ["b", "c"]})] == ["a", "b"]
     stub.assert_no_pending_responses()
 
 

@@ -61,7 +61,8 @@ def test_what_an_ingress_does_not_say_is_empty(item: dict[str, Any]) -> None:
         (("shop.example.com",), "lb.example", "https://shop.example.com"),
         (("shop.example.com", "www.example.com"), "", "https://shop.example.com"),
         (("*.example.com", "shop.example.com"), "lb.example", "https://shop.example.com"),
-        (("*.example.com",), "lb.example", "https://*.example.com"),
+        # Which names DNS leads here, nobody but its owner knows.
+        (("*.example.com", "*.example.org"), "lb.example", "https://NAME.example.com (any NAME)"),
     ],
 )
 def test_a_browser_reaches_it_by_its_first_host_or_by_its_address(
@@ -71,6 +72,22 @@ def test_a_browser_reaches_it_by_its_first_host_or_by_its_address(
     assert https.url(address) == url
     assert https.hosts == list(hosts)
     assert ingress(*hosts, listen_ports='[{"HTTP":80}]').url(address) == url.replace("https", "http")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host"),
+    [
+        ((), ""),
+        (("a.example", "*.example.com"), "a.example"),
+        (("*.example.com", "shop.example.com"), "shop.example.com"),
+        (("*.example.com", "*.example.org"), "www.example.com"),
+    ],
+)
+def test_the_health_check_asks_for_a_name_that_the_load_balancer_answers_to(
+    hosts: tuple[str, ...], host: str
+) -> None:
+    """With a host `*.example.com` it asked for that, to which no certificate and no server is for."""
+    assert ingress(*hosts).host == host
 
 
 @pytest.mark.parametrize(
@@ -94,8 +111,38 @@ def test_annotations_with_several_values_are_taken_apart() -> None:
     )
     assert several.certificate_arns == ["arn:a", "arn:b"]
     assert several.subnets == ["subnet-1", "subnet-2"]
+    assert several.attributes["idle_timeout.timeout_seconds"] == "60"
     assert several.is_protected
+    assert ingress(load_balancer_attributes="deletion_protection.enabled = true").is_protected
     assert not ingress(load_balancer_attributes="deletion_protection.enabled=false").is_protected
+
+
+def test_what_its_class_says_goes_before_its_annotations() -> None:
+    own = ingress(
+        scheme="internal",
+        certificate_arn="arn:a",
+        subnets="subnet-1",
+        load_balancer_attributes="deletion_protection.enabled=true,idle_timeout.timeout_seconds=60",
+    )
+    of_class = {
+        "scheme": "internet-facing",
+        "group": {"name": "all"},
+        "certificateArn": ["arn:b"],
+        "subnets": {"tags": {"tier": ["edge"]}},
+        "ipAddressType": "dualstack",
+        "loadBalancerAttributes": [{"key": "deletion_protection.enabled", "value": "false"}],
+    }
+    both = Ingress(own.item, of_class)
+
+    assert (own.scheme, both.scheme) == ("internal", "internet-facing")
+    assert (own.group, both.group) == ("", "all")
+    assert (own.certificate_arns, both.certificate_arns) == (["arn:a"], ["arn:b"])
+    assert (own.subnets, both.subnets) == (["subnet-1"], [])
+    assert both.subnet_tags_of_class == {"tier": ["edge"]}
+    assert (own.needs_ipv6, both.needs_ipv6) == (False, True)
+    assert (own.is_protected, both.is_protected) == (True, False)
+    assert both.attributes["idle_timeout.timeout_seconds"] == "60"
+    assert Ingress(own.item, {"certificateARNs": ["arn:c"]}).certificate_arns == ["arn:c"]  # EKS Auto Mode
 
 
 @pytest.mark.parametrize(("scheme", "role"), [("internet-facing", "elb"), ("internal", "internal-elb")])

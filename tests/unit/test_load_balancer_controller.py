@@ -176,6 +176,129 @@ def test_two_stacks_do_not_fight_over_one_controller(annotations: dict[str, str]
         assert values["serviceAccount"]["annotations"]["mern/installed-by"] == "mern/staging"
 
 
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CLASS = "/apis/networking.k8s.io/v1/ingressclasses/alb"
+DEPLOYMENTS = "/apis/apps/v1/deployments"
+
+
+def deployment(namespace: str, name: str, account: str) -> dict[str, Any]:
+    containers = [{"image": "public.ecr.aws/eks/aws-load-balancer-controller:v2.8.1"}]
+    spec = {"serviceAccountName": account, "containers": containers}
+    return {"metadata": {"namespace": namespace, "name": name}, "spec": {"template": {"spec": spec}}}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "account"),
+    [
+        ("kube-system", CHART, "another"),
+        ("ingress", CHART, CHART),
+        ("kube-system", "alb-controller", CHART),
+    ],
+)
+def test_a_controller_under_any_name_is_noticed_before_its_crds_are_applied(
+    namespace: str, name: str, account: str
+) -> None:
+    there = {DEPLOYMENTS: {"items": [deployment(namespace, name, account)]}}
+
+    done = run(program(eks(), FakeApi(there), mode="install"), answers={TEMPLATE: crds()})
+
+    assert (
+        f"the cluster has a controller already: Deployment {namespace}/{name}, which runs under "
+        f"ServiceAccount {account}\n      pulumi config set --path 'mern:loadBalancerController.mode' existing"
+    ) in str(done.error)
+    assert done.besides_providers() == []
+
+
+def managed_by(*managers: str, **metadata: Any) -> dict[str, Any]:
+    """A CRD; a manager of its status has `/status` behind its name."""
+    entries = [
+        {"manager": name, "operation": "Update"} | ({"subresource": part} if part else {})
+        for name, _, part in (manager.partition("/") for manager in managers)
+    ]
+    return {"metadata": {"managedFields": entries, **metadata}}
+
+
+@pytest.mark.parametrize(
+    ("crd", "owner"),
+    [
+        (managed_by("mern", "kube-apiserver/status"), ""),
+        # Helm brings them once, also inside of other tools, and never renews them.
+        (managed_by("helm"), ""),
+        (managed_by("terraform-provider-helm_v2.17.0_x5"), ""),
+        (managed_by("pulumi-resource-kubernetes"), ""),
+        (managed_by("kubectl-client-side-apply"), ""),
+        (managed_by("kubectl-apply", annotations={"argocd.argoproj.io/tracking-id": "lbc:a"}), "argocd"),
+        (managed_by("helm", labels={"argocd.argoproj.io/instance": "lbc"}), "argocd.argoproj.io (lbc)"),
+        (managed_by("helm", annotations={"meta.helm.sh/release-name": "crds"}), "meta.helm.sh (crds)"),
+        (
+            managed_by("helm-controller", labels={"helm.toolkit.fluxcd.io/name": "lbc"}),
+            "helm.toolkit.fluxcd.io",
+        ),
+        (managed_by("argocd-controller", "mern"), "argocd-controller"),
+        (managed_by("eks"), "eks"),
+        (managed_by("mern", "somebody/status"), ""),
+        (managed_by("eks", annotations={"mern/installed-by": "mern/staging"}), ""),
+        (managed_by("eks", annotations={"mern/installed-by": "mern/production"}), "eks"),
+        ({"metadata": {}}, ""),
+    ],
+)
+def test_crds_that_somebody_else_keeps_are_not_applied_over(crd: dict[str, Any], owner: str) -> None:
+    there = {f"{CRD_PATH}/{CRDS[0]}": crd, f"{CRD_PATH}/{CRDS[1]}": crd}
+
+    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers={TEMPLATE: crds()})
+
+    if owner:
+        assert f"CRDs of the controller are kept by {owner}" in str(done.error)
+        names = f"{CRDS[0]} {CRDS[1]}"
+        assert f"kubectl annotate crd {names} --overwrite mern/installed-by=mern/staging" in str(done.error)
+        assert done.besides_providers() == []
+    else:
+        assert done.error is None
+
+
+@pytest.mark.parametrize(
+    ("controller", "annotations", "mode"),
+    [
+        ("eks.amazonaws.com/alb", {}, "auto-mode"),  # by the example in its documentation
+        ("ingress.k8s.aws/alb", {"meta.helm.sh/release-name": "other"}, "existing"),
+        (
+            "ingress.k8s.aws/alb",
+            {"meta.helm.sh/release-name": CHART, "meta.helm.sh/release-namespace": "kube-system"},
+            "",
+        ),
+    ],
+)
+def test_an_ingress_class_that_helm_could_not_create_is_refused_before_there_is_a_role(
+    controller: str, annotations: dict[str, str], mode: str
+) -> None:
+    there = {CLASS: {"metadata": {"annotations": annotations}, "spec": {"controller": controller}}}
+
+    done = run(program(eks(), FakeApi(there), mode="install"), answers={TEMPLATE: crds()})
+
+    if mode:
+        assert f"the cluster has an IngressClass alb already, of {controller}" in str(done.error)
+        assert f"pulumi config set --path 'mern:loadBalancerController.mode' {mode}" in str(done.error)
+    assert (done.besides_providers() == []) == bool(mode)
+
+
+def test_what_may_not_be_read_is_told_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lambda text, *_: notes.append(text))
+
+    class Forbidding(FakeApi):
+        def get(self, path: str, **_: str) -> Any:
+            raise ApiError(403, {"message": "not yours"})
+
+    done = run(program(eks(), Forbidding(), mode="install"), answers={TEMPLATE: crds()})
+
+    assert done.error is None
+    assert notes[:3] == [
+        "whether the cluster has a load balancer controller already was not checked: not yours",
+        "whose IngressClass alb is was not checked: not yours",
+        "whose its CRDs are was not checked: not yours",
+    ]
+
+
 def test_the_controller_goes_only_when_nothing_in_the_cluster_needs_it() -> None:
     def listed(name: str, *finalizers: str) -> Any:
         return {"metadata": {"namespace": "shop", "name": name, "finalizers": list(finalizers)}}
