@@ -6,6 +6,7 @@ goes after it: without it an Ingress has no address, and one that is deleted wai
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ CRDS = (
     "targetgroupbindings.elbv2.k8s.aws",
     "targetgroupconfigurations.gateway.k8s.aws",
 )
+CONTROLLER_GEN = (0, 19, 0)
+"""The version of the program that has made these CRDs, as they say in an annotation."""
 # Where that list of permissions holds; the isolated partitions have lists of their own.
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
@@ -325,7 +328,7 @@ def _other_class(api: Api) -> Iterator[tuple[str, str]]:
 def _other_crds(api: Api) -> Iterator[tuple[str, str]]:
     """Yield who keeps CRDs that this stack would apply by force, and what to do then."""
     owners: dict[str, list[str]] = {}
-    by_hand = []
+    by_hand, newer = [], []
     for name in CRDS:
         crd = api.find(f"{CRD_PATH}/{name}", accept=METADATA_ONLY)
         if crd is None:
@@ -334,12 +337,20 @@ def _other_crds(api: Api) -> Iterator[tuple[str, str]]:
             owners.setdefault(owner, []).append(name)
         elif any(manager.startswith(BY_HAND) for manager in _managers(crd["metadata"])):
             by_hand.append(name)
+        made_by = (crd["metadata"].get("annotations") or {}).get("controller-gen.kubebuilder.io/version", "")
+        if tuple(map(int, re.findall(r"\d+", made_by))) > CONTROLLER_GEN:
+            newer.append(name)
     for owner, names in owners.items():
         yield (
             f"CRDs of the controller are kept by {owner}, and both would change them in turn: "
             f"{', '.join(names)}",
             f"{LEAVE_IT}\n      or, where that has ended, give them to this stack: kubectl annotate crd "
             f"{' '.join(names)} --overwrite {OWNER}={_owner()}",
+        )
+    if newer:
+        pulumi.log.warn(
+            f"CRDs in the cluster are of a newer controller than {VERSION}, whose CRDs take their place: "
+            f"{', '.join(newer)}. Objects lose what only the newer ones know"
         )
     if by_hand:
         pulumi.log.info(f"CRDs that kubectl has applied become this stack's: {', '.join(by_hand)}")

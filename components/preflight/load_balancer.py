@@ -25,12 +25,12 @@ def load_balancer(look: Look) -> Check:
             f"a rule of the Ingress compares {rendered.values_per_rule} values, with host, path and the "
             f"annotation conditions.SERVICE: AWS allows {MOST_VALUES}{quota(look.eks.region)}"
         )
-    live = look.live
-    if live is None or look.mode == "none":
+    if rendered and look.mode == "none":  # nobody makes one
         return
-    if rendered is None:
+    live = look.live
+    if live and rendered is None:
         yield from _goes(look, live)
-    elif look.ingress and live.address and not look.is_made:
+    elif live and look.ingress and live.address and not look.is_made:
         yield _is_replaced(live, look.ingress)
 
 
@@ -42,8 +42,9 @@ def _goes(look: Look, live: Ingress) -> Check:
     if live.is_protected:
         commands = commands_to_unprotect(live, look.plan.args.namespace, look.stack, is_planned=False)
         yield Finding(
-            f"the load balancer {live.address} is protected from deletion, and mern:values ingress.enabled "
-            "is false: the Ingress could not go, and would stay half deleted. Switch its protection off",
+            f"the load balancer {live.address or 'of the Ingress'} is protected from deletion, and "
+            "mern:values ingress.enabled is false: the Ingress could not go, and would stay half deleted. "
+            "Switch its protection off",
             "\n      ".join(commands),
         )
     elif live.address:

@@ -368,7 +368,7 @@ def refuse_what_eks_lacks(staging: AwsProject) -> None:
     iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=issuer["Arn"])
     assert_refused(
         staging.preview(),
-        "2 things are missing on EKS cluster staging",
+        "2 things are in the way on EKS cluster staging",
         "the account does not know the cluster's OIDC issuer",
         "eksctl utils associate-iam-oidc-provider --approve --cluster staging",
         "the cluster lacks the add-on eks-pod-identity-agent",
@@ -476,8 +476,7 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
         "GetCallerIdentity",
         "GET /clusters/production",
         "GetOpenIDConnectProvider",
-        "DescribeSubnets",
-    }
+    }, "the load balancer is there, and keeps its subnets"
 
     refused = production.destroy()
     assert not refused.ok
@@ -505,7 +504,13 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
     refusal = "the load balancer is protected from deletion, and without it the Ingress cannot go"
     assert refusal in hangs.output
     assert "cannot be deleted" not in hangs.output
-    assert production.get(Ingress, "mern")
+    # Nor without an Ingress in the config: it went half, and the namespace stayed in Terminating.
+    production.configure(values={"ingress": {"enabled": False}})
+    off = production.destroy()
+    assert not off.ok
+    assert f"the load balancer {ADDRESS} is protected from deletion" in off.output
+    assert "pulumi config set --path 'mern:values.ingress.enabled' true --stack production" in off.output
+    assert production.get(Ingress, "mern").metadata.deletionTimestamp is None
     assert in_kube_system(production, Deployment)
 
 
@@ -513,12 +518,24 @@ def test_a_controller_of_eks_or_of_somebody_else_is_looked_at_and_left_alone(
     staging: AwsProject, helm: str, repository: str
 ) -> None:
     command = [helm, "install", CHART.name, CHART.name, "--repo", repository, "--namespace", "kube-system"]
-    command += ["--wait", "--set", "serviceAccount.name=aws-load-balancer-controller,clusterName=staging"]
+    command += ["--wait", "--set", "serviceAccount.name=theirs,clusterName=staging"]
     command += ["--set", "region=eu-central-1,vpcId=vpc-1,replicaCount=1,serviceAccount.create=true"]
     subprocess.run(command, env=staging.cluster.env, check=True, capture_output=True)
+    api = Api(yaml.safe_load(staging.cluster.kubeconfig.read_text()))
+    kept = {"metadata": {"labels": {"argocd.argoproj.io/instance": "theirs"}}}
+    for name in CRDS[:2]:
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        api.merge_patch(path, kept if name == CRDS[0] else {"spec": {"names": {"shortNames": ["new"]}}})
     fights = staging.preview()
-    assert_refused(fights, "the cluster has a controller of somebody else already")
-    assert "pulumi config set --path 'mern:loadBalancerController.mode' existing" in fights.output
+    assert_refused(
+        fights,
+        "the cluster has a controller already: Deployment kube-system/aws-load-balancer-controller, which "
+        "runs under ServiceAccount theirs",
+        "pulumi config set --path 'mern:loadBalancerController.mode' existing",
+        f"kept by argocd.argoproj.io (theirs), and both would change them in turn: {CRDS[0]}\n",
+        f"in turn: {CRDS[1]}\n",  # of whoever that was; those that Helm has brought are nobody's
+    )
+    assert f"in turn: {CRDS[2]}" not in fights.output
 
     staging.configure(loadBalancerController={"mode": "existing"})
     up = staging.up()
@@ -542,6 +559,7 @@ def test_a_controller_of_eks_or_of_somebody_else_is_looked_at_and_left_alone(
     staging.cluster.client.delete(IngressClass, "auto")
     assert auto_mode.ok, auto_mode.output
     assert auto_mode.changes == {("update", NAMESPACE), ("update", RELEASE), ("update", "Ingress mern")}
+    assert "the load balancer is replaced (ingress.className from alb to auto)" in auto_mode.output
     assert re.search(r"\+ eks\.amazonaws\.com/pod-readiness-gate-inject *: \"enabled\"", auto_mode.output)
     assert re.search(r"- elbv2\.k8s\.aws/pod-readiness-gate-inject *: \"enabled\"", auto_mode.output)
     assert in_kube_system(staging, Deployment).status.availableReplicas == 1

@@ -202,10 +202,9 @@ def test_a_controller_under_any_name_is_noticed_before_its_crds_are_applied(
 
     done = run(program(eks(), FakeApi(there), mode="install"), answers={TEMPLATE: crds()})
 
-    assert (
-        f"the cluster has a controller already: Deployment {namespace}/{name}, which runs under "
-        f"ServiceAccount {account}\n      pulumi config set --path 'mern:loadBalancerController.mode' existing"
-    ) in str(done.error)
+    deployed = f"Deployment {namespace}/{name}, which runs under ServiceAccount {account}"
+    assert f"the cluster has a controller already: {deployed}\n" in str(done.error)
+    assert "\n      pulumi config set --path 'mern:loadBalancerController.mode' existing" in str(done.error)
     assert done.besides_providers() == []
 
 
@@ -279,6 +278,22 @@ def test_an_ingress_class_that_helm_could_not_create_is_refused_before_there_is_
         assert f"the cluster has an IngressClass alb already, of {controller}" in str(done.error)
         assert f"pulumi config set --path 'mern:loadBalancerController.mode' {mode}" in str(done.error)
     assert (done.besides_providers() == []) == bool(mode)
+
+
+@pytest.mark.parametrize(("version", "newer"), [("v0.20.1", True), ("v0.19.0", False), ("v0.5.0", False)])
+def test_crds_of_a_newer_controller_are_told(
+    monkeypatch: pytest.MonkeyPatch, version: str, newer: bool
+) -> None:
+    """v3.0.0 to v3.5.0 of the controller say v0.19.0, v2.4.2 said v0.5.0."""
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: warnings.append(text))
+    crd = managed_by("helm", annotations={"controller-gen.kubebuilder.io/version": version})
+
+    there = FakeApi({f"{CRD_PATH}/{CRDS[0]}": crd})
+    assert run(program(eks(), there, mode="install"), answers={TEMPLATE: crds()}).error is None
+
+    assert bool(warnings) == newer
+    assert not newer or f"take their place: {CRDS[0]}." in warnings[0]
 
 
 def test_what_may_not_be_read_is_told_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
