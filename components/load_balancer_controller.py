@@ -7,7 +7,6 @@ goes after it: without it an Ingress has no address, and one that is deleted wai
 import asyncio
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
 from components.ingress import AUTO_MODE
-from components.release import Api, ApiError, ClusterError
+from components.release import Api, ClusterError, crds
+from components.release.findings import texts_of, unchecked_notes
 from components.release.manifest import Object
 from components.service_account_role import (
     ROLE_ANNOTATION,
@@ -61,7 +61,8 @@ CONTROLLER_LABEL = f"app.kubernetes.io/name={CHART}"
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-FIELD_MANAGER = "mern"
+OURS = {"mern", crds.FIELD_MANAGER}
+"""The field managers of this program, the first of which it had before."""
 INSTALLERS = ("helm", "terraform-provider-helm", "pulumi-resource-kubernetes")
 """How the field managers begin that bring the CRDs of a chart once and never renew them: all run Helm."""
 BY_HAND = "kubectl"
@@ -80,8 +81,6 @@ IN_USE = {
     "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings",
 }
 """What the controller has a finalizer on while it keeps something in AWS for it."""
-
-ESTABLISHED_WITHIN = 30  # seconds, a CRD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,14 +209,14 @@ class LoadBalancerController(pulumi.ComponentResource):
 
     async def _apply_crds(self, _: pulumi.ResourceHookArgs) -> None:
         """Apply the CRDs: Helm installs those of a chart once and never renews or removes them."""
-        is_preview = pulumi.runtime.is_dry_run()
-        try:
-            await asyncio.to_thread(apply_crds, self._args.api, self._args.crds, is_preview)
-        except ClusterError as error:
-            refused = isinstance(error, ApiError) and error.code in (400, 422)
-            if refused or not is_preview:
-                raise
-            pulumi.log.info(f"the CRDs of {CHART} were not checked: {error}", self)
+        if not pulumi.runtime.is_dry_run():
+            await asyncio.to_thread(crds.apply, self._args.api, self._args.crds)
+            return
+        findings = await asyncio.to_thread(crds.compare, self._args.api, self._args.crds)
+        if refused := texts_of(finding for finding in findings if finding.refused):
+            raise RuntimeError("\n".join(refused))
+        for note in unchecked_notes(findings, f"the CRDs of {CHART} were not checked"):
+            pulumi.log.info(note, self)
 
     async def _verify_identity(self, _: pulumi.ResourceHookArgs) -> None:
         """Warn of pods without credentials: EKS gives them to a pod when it is made, and never later."""
@@ -374,7 +373,7 @@ def _managers(metadata: Mapping[str, Any]) -> set[str]:
     """Return the field managers of an object but this program and the API server, which writes the status."""
     entries = metadata.get("managedFields") or []
     names = {entry.get("manager", "") for entry in entries if entry.get("subresource") != "status"}
-    return names - {FIELD_MANAGER, "kube-apiserver", ""}
+    return names - OURS - {"kube-apiserver", ""}
 
 
 def _owner() -> str:
@@ -422,13 +421,13 @@ def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[s
             f"{repository}: {error}\n{mend}"
         ) from None
     found = (answer.value or {}).get("result", [])
-    crds = {item["metadata"]["name"]: item for item in found if item["kind"] == "CustomResourceDefinition"}
-    if missing := [name for name in CRDS if name not in crds]:
+    by_name = {it["metadata"]["name"]: it for it in found if it["kind"] == "CustomResourceDefinition"}
+    if missing := [name for name in CRDS if name not in by_name]:
         raise pulumi.RunError(
             f"mern:loadBalancerController.chartRepository: {CHART} {VERSION} of {repository} is not the one "
             f"that this program is made for: it lacks the CRDs {', '.join(missing)}\n{mend}"
         )
-    return [crds[name] for name in CRDS]
+    return [by_name[name] for name in CRDS]
 
 
 def _source(repository: str) -> tuple[str, dict[str, str]]:
@@ -436,32 +435,6 @@ def _source(repository: str) -> tuple[str, dict[str, str]]:
     if repository.startswith("oci://"):
         return f"{repository}/{CHART}", {}
     return CHART, {"repo": repository}
-
-
-def apply_crds(api: Api, crds: list[dict[str, Any]], dry_run: bool) -> None:
-    """Bring the CRDs into the cluster, or up to date there. Nothing deletes them: with a CRD goes every
-    object of its kind, those of other stacks too.
-
-    Raises:
-        ClusterError: the API server refused one, or could not be asked.
-        TimeoutError: one is not served in time.
-    """
-    query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
-    paths = [f"{CRD_PATH}/{crd['metadata']['name']}" for crd in crds]
-    for path, crd in zip(paths, crds, strict=True):
-        api.apply(path, crd, **query)
-    give_up = time.monotonic() + ESTABLISHED_WITHIN
-    while not dry_run and (waiting := [path for path in paths if not _is_established(api.get(path))]):
-        if time.monotonic() > give_up:
-            raise TimeoutError(
-                f"the API server does not serve {', '.join(waiting)} after {ESTABLISHED_WITHIN} s"
-            )
-        time.sleep(0.2)
-
-
-def _is_established(crd: Any) -> bool:
-    conditions = crd.get("status", {}).get("conditions") or []
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
 def permissions(partition: str) -> dict[str, Any]:

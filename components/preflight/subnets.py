@@ -74,7 +74,7 @@ def _with_role(look: Look, ingress: Ingress) -> Check:
     if candidates:
         yield from _candidates(look, ingress, candidates, f"the tag {tag}", wrong)
         return
-    text = f"no subnet of {look.eks.vpc_id} has the tag {tag} with the value 1 or none{_but(wrong)}"
+    text = f"no subnet of {look.eks.vpc_id} has the tag {tag} with the value 1 or none{_left_out(wrong)}"
     by_routes = look.gates.get("SubnetDiscoveryByReachability") != "false"
     if look.version and look.version < BY_ROUTES_SINCE:
         by_routes = False
@@ -118,25 +118,33 @@ def _candidates(
     elif ingress.subnet_tag in where:
         remedy = _tag(look, ingress.subnet_tag, wrong or {})
     if taken:
-        yield from _kinds_and_count(look, taken, f"{where}{_but(left_out)}: left are", remedy)
+        before = f"with {where} the controller takes only"
+        yield from _kinds_and_count(look, taken, before, remedy, _left_out(left_out))
     else:
         yield Finding(
-            f"the controller takes no subnet of {look.eks.vpc_id} with {where}{_but(left_out)}", remedy
+            f"the controller takes no subnet of {look.eks.vpc_id} with {where}{_left_out(left_out)}", remedy
         )
 
 
-def _kinds_and_count(look: Look, chosen: list[Description], before: str, remedy: str) -> Check:
-    """Check that subnets are in two zones, or else in a place that is none."""
+def _kinds_and_count(
+    look: Look, chosen: list[Description], before: str, remedy: str, after: str = ""
+) -> Check:
+    """Check that subnets are in two zones, or else in a place that is none.
+
+    Args:
+        before: what stands before their names in a finding; `after` likewise.
+    """
     kinds = {_kind(subnet, look.eks.region) for subnet in chosen}
     names = ", ".join(f"{it['SubnetId']} ({it['AvailabilityZone']})" for it in chosen)
     zones = {subnet["AvailabilityZone"] for subnet in chosen}
     if len(kinds) > 1:
         yield Finding(
-            f"a load balancer takes subnets of one kind: {before} {names}, of {' and '.join(sorted(kinds))}",
+            f"a load balancer takes subnets of one kind: {before} {names}, of {' and '.join(sorted(kinds))}"
+            f"{after}",
             remedy,
         )
     elif kinds == {"availability zones"} and len(zones) < 2 and look.gates.get("ALBSingleSubnet") != "true":
-        yield Finding(f"a load balancer needs subnets in two zones: {before} {names}", remedy)
+        yield Finding(f"a load balancer needs subnets in two zones: {before} {names}{after}", remedy)
 
 
 def _lack(subnet: Description, ingress: Ingress) -> str:
@@ -168,8 +176,9 @@ def _tags(subnet: Description) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in subnet.get("Tags") or []}
 
 
-def _but(left_out: Mapping[str, str]) -> str:
-    return f" ({'; '.join(f'{id} {reason}' for id, reason in left_out.items())})" if left_out else ""
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """Return the end of a sentence on subnets that do not count, by their ids, each with the reason."""
+    return "".join(f"; {id} {reason}" for id, reason in reasons.items())
 
 
 def _list(look: Look) -> str:

@@ -220,7 +220,7 @@ def managed_by(*managers: str, **metadata: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("crd", "owner"),
     [
-        (managed_by("mern", "kube-apiserver/status"), ""),
+        (managed_by("mern", "pulumi-crds", "kube-apiserver/status"), ""),
         # Helm brings them once, also inside of other tools, and never renews them.
         (managed_by("helm"), ""),
         (managed_by("terraform-provider-helm_v2.17.0_x5"), ""),

@@ -395,7 +395,7 @@ def test_a_load_balancer_needs_tagged_subnets_in_two_zones(vpc: str, said: list[
         return check([ingress(scheme=scheme)], config, vpc=vpc)
 
     missing = found("internal")
-    assert f"a load balancer needs subnets in two zones: the tag {tag}: left are " in missing
+    assert f"needs subnets in two zones: with the tag {tag} the controller takes only " in missing
     assert f"{one} ({REGION}a)" in missing
     assert f"{two} ({REGION}a)" in missing
     assert f"aws ec2 create-tags --resources SUBNET --tags Key={tag},Value=1 --region {REGION}" in missing
