@@ -63,9 +63,10 @@ CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 OURS = {"mern", crds.FIELD_MANAGER}
 """The field managers of this program, the first of which it had before."""
-INSTALLERS = ("helm", "terraform-provider-helm", "pulumi-resource-kubernetes")
-"""How the field managers begin that bring the CRDs of a chart once and never renew them: all run Helm."""
 BY_HAND = "kubectl"
+"""How the field managers begin of those who have applied something once."""
+INSTALLERS = re.compile(rf"helm|(terraform-provider-helm|pulumi-resource-kubernetes|{BY_HAND}).*")
+"""The field managers that bring CRDs and do not renew them: Helm, alone or in another program, and people."""
 KEEPERS = (
     "argocd.argoproj.io/instance",
     "argocd.argoproj.io/tracking-id",
@@ -79,6 +80,8 @@ IN_USE = {
     "Ingress": "/apis/networking.k8s.io/v1/ingresses",
     "Service": "/api/v1/services",
     "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings",
+    "Gateway": "/apis/gateway.networking.k8s.io/v1/gateways",
+    "GlobalAccelerator": "/apis/aga.k8s.aws/v1beta1/globalaccelerators",
 }
 """What the controller has a finalizer on while it keeps something in AWS for it."""
 
@@ -364,9 +367,7 @@ def owner_of_crd(metadata: Mapping[str, Any]) -> str:
     for mark in KEEPERS:
         if mark in marks:
             return f"{mark.partition('/')[0]} ({marks[mark]})"
-    managers = _managers(metadata)
-    others = [name for name in managers if not name.startswith((*INSTALLERS, BY_HAND))]
-    return ", ".join(sorted(others))
+    return ", ".join(sorted(name for name in _managers(metadata) if not INSTALLERS.fullmatch(name)))
 
 
 def _managers(metadata: Mapping[str, Any]) -> set[str]:

@@ -235,6 +235,7 @@ def managed_by(*managers: str, **metadata: Any) -> dict[str, Any]:
         ),
         (managed_by("argocd-controller", "mern"), "argocd-controller"),
         (managed_by("eks"), "eks"),
+        (managed_by("helm-controller"), "helm-controller"),  # of Flux, which renews them
         (managed_by("mern", "somebody/status"), ""),
         (managed_by("eks", annotations={"mern/installed-by": "mern/staging"}), ""),
         (managed_by("eks", annotations={"mern/installed-by": "mern/production"}), "eks"),
@@ -326,10 +327,13 @@ def test_the_controller_goes_only_when_nothing_in_the_cluster_needs_it() -> None
             "/api/v1/services": {
                 "items": [listed("nlb", "service.k8s.aws/resources"), listed("plain", "a.b/c")]
             },
+            "/apis/gateway.networking.k8s.io/v1/gateways": {
+                "items": [listed("edge", "gateway.k8s.aws/alb"), listed("of-istio")]
+            },
         }
     )
 
-    assert list(_in_use(api)) == ["Ingress shop/ours", "Service shop/nlb"]
+    assert list(_in_use(api)) == ["Ingress shop/ours", "Service shop/nlb", "Gateway shop/edge"]
     assert list(_in_use(cast(Any, FakeApi()))) == []
 
 
