@@ -71,6 +71,7 @@ def client(service: str) -> Any:
 
 
 AWS = Aws(REGION)
+STUBS: list[Stubber] = []
 
 
 class FakeApi:
@@ -103,6 +104,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             name="shop", roleArn=f"arn:aws:iam::{id}:role/cluster", resourcesVpcConfig={"subnetIds": []}
         )
         yield id
+    stub_no_more()
 
 
 @pytest.fixture
@@ -175,11 +177,17 @@ def check(
 
 
 def stubbed(service: str) -> tuple[Aws, Stubber]:
-    """AWS with answers of the test's own for one service."""
-    aws = Aws(REGION)
-    stub = Stubber(aws._client(service))
+    """AWS with answers of the test's own for one service, until this is called again or the test ends."""
+    stub_no_more()
+    stub = Stubber(AWS._client(service))
     stub.activate()
-    return aws, stub
+    STUBS.append(stub)
+    return AWS, stub
+
+
+def stub_no_more() -> None:
+    while STUBS:
+        STUBS.pop().deactivate()
 
 
 IDENTITY: dict[str, Any] = {"checks": {"identity": True}}
