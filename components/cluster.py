@@ -1,18 +1,16 @@
 """The cluster of a stack: the Kubernetes provider, and a client for what the program itself reads."""
 
-import base64
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
-import yaml
 
 from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
+from components.kube_config import read_context
 from components.release import Api, ApiError, ClusterError
 from settings import AwsSettings, ClusterSettings
 
@@ -94,7 +92,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     """
     if settings.eks_cluster_name is None:
         config = kube_config(settings, account)
-        api = Api(config)
+        api = _api(config)
         return _cluster(settings, config, api, _uid(api), str(settings.context))
     assert account is not None  # Settings has seen to it  # noqa: S101
     aws_api = Aws(account.region)
@@ -104,7 +102,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     return _cluster(
         settings,
         config,
-        Api(config),
+        _api(config),
         found["arn"],
         found["name"],
         eks=EksCluster(
@@ -119,6 +117,13 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     )
 
 
+def _api(config: dict[str, Any]) -> Api:
+    try:
+        return Api(config)
+    except ClusterError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
 def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[str, Any]:
     """Return a kube config with the cluster that the stack's config names, and no other.
 
@@ -127,7 +132,7 @@ def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[
     """
     if settings.eks_cluster_name is None:
         assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
-        return from_file(Path(settings.kubeconfig).expanduser(), settings.context)
+        return read_context(settings.kubeconfig, settings.context)
     assert account is not None  # Settings has seen to it  # noqa: S101
     return _for_eks(_describe(settings.eks_cluster_name, account, Aws(account.region)), account.region)
 
@@ -231,61 +236,6 @@ def _another_cluster(deployed: Identity, named: str) -> str:
 
 def _short(cluster_id: str) -> str:
     return hashlib.sha256(cluster_id.encode()).hexdigest()[:8]
-
-
-def from_file(path: Path, context: str) -> dict[str, Any]:
-    """Return one context of a kube config, with the contents of files that it names."""
-    mend = "pulumi config set --path 'mern:cluster.kubeconfig' PATH"
-    try:
-        config = yaml.safe_load(path.read_text())
-        contexts = {item["name"]: item["context"] for item in config["contexts"]}
-    except OSError as error:
-        raise pulumi.RunError(
-            f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}\n      {mend}"
-        ) from None
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
-        raise pulumi.RunError(f"mern:cluster.kubeconfig: {path} is not a kube config\n      {mend}") from None
-    if context not in contexts:
-        raise pulumi.RunError(
-            f"mern:cluster.context: {path} has no context {context}; it has "
-            f"{', '.join(contexts) or 'none'}\n"
-            "      pulumi config set --path 'mern:cluster.context' CONTEXT"
-        )
-    chosen = contexts[context]
-
-    def pick(kind: str) -> dict[str, Any]:
-        name = chosen[kind]
-        entry: dict[str, Any] = next((item[kind] for item in config[f"{kind}s"] if item["name"] == name), {})
-        return {"name": name, kind: _inline(entry, path.parent)}
-
-    try:
-        clusters, users = [pick("cluster")], [pick("user")]
-    except OSError as error:
-        raise pulumi.RunError(
-            f"mern:cluster.context: cannot read {error.filename}, which context {context} of {path} names: "
-            f"{error.strerror}"
-        ) from None
-    except (KeyError, TypeError, AttributeError):
-        raise pulumi.RunError(f"mern:cluster.context: context {context} of {path} is incomplete") from None
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": clusters,
-        "users": users,
-        "contexts": [{"name": context, "context": chosen}],
-        "current-context": context,
-    }
-
-
-def _inline(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return `entry` with the contents of files that it names: their paths would differ per machine."""
-    data = {}
-    for key, value in entry.items():
-        if key in ("certificate-authority", "client-certificate", "client-key"):
-            data[f"{key}-data"] = base64.b64encode((folder / value).read_bytes()).decode()
-        else:
-            data[key] = value
-    return data
 
 
 def _for_eks(found: Description, region: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The Kubernetes API as plain dicts: any kind of object, and a manifest as it was rendered.
 
-lightkube brings the credentials of a kube config (exec plugins among them) and the HTTP client; its
-typed models are not used, because they drop fields they do not know.
+lightkube's typed models are not used, because they drop fields they do not know.
 """
 
 import json
+import ssl
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,12 +14,15 @@ from threading import Lock
 from typing import Any, cast
 
 import httpx2 as httpx
-from lightkube import KubeConfig
-from lightkube.config import client_adapter
-from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 
+from components.release.connection import cluster_of, open_client, proxy_of
+
 Object = Mapping[str, Any]
+
+OTHER_NAME = (62, 64)
+OUT_OF_TIME = (9, 10)
+"""X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH, _CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED."""
 
 
 class ClusterError(Exception):
@@ -54,11 +57,16 @@ class Api:
     """
 
     def __init__(self, kubeconfig: Mapping[str, Any], timeout: float = 10) -> None:
-        config = cast(SingleConfig, KubeConfig.from_dict(dict(kubeconfig)).get())
-        parameters = client_adapter.ConnectionParams(timeout=cast(Any, timeout))
         self._timeout = timeout
-        self._http = client_adapter.Client(config, parameters)
+        self._cluster = cluster_of(kubeconfig)
+        try:
+            self._http = open_client(kubeconfig, timeout)
+            proxy, source = proxy_of(self._cluster)
+        except (ValueError, ImportError) as error:  # ImportError: of the package for socks5
+            raise UnreachableError(str(error)) from None
         self._server = f"the API server at {str(self._http.base_url).rstrip('/')}"
+        # Only its place: a proxy's URL can hold a password.
+        self._proxy = f"the proxy {httpx.URL(proxy).host} ({source})" if proxy else ""
         weakref.finalize(self, self._http.close)
         self._resources = lru_cache(self._read_resources)
         self._discovery = Lock()
@@ -160,28 +168,48 @@ class Api:
 
     def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
         server = self._server
+        via = f" through {self._proxy}" if self._proxy else ""
         try:
             response = self._http.request(method, path, **more)
         except httpx.TimeoutException:
-            raise UnreachableError(f"{server} does not answer: waited {self._timeout:g} s") from None
-        except httpx.TransportError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise UnreachableError(
-                    f"{server} shows a certificate that the kube config does not trust: it is of another "
-                    "cluster, or of one that was made anew"
-                ) from None
-            raise UnreachableError(f"{server} does not answer: {error or type(error).__name__}") from None
-        except (ConfigError, OSError) as error:  # of the program that gives the credentials
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-            reason = ": ".join(dict.fromkeys((lines[0].rstrip(":"), lines[-1])))
-            raise UnreachableError(f"no credentials for {server}: {reason}") from None
-        except (ValueError, LookupError, TypeError, AttributeError):
+            raise UnreachableError(f"{server} does not answer{via}: waited {self._timeout:g} s") from None
+        except httpx.LocalProtocolError:  # its text quotes the header
             raise UnreachableError(
-                f"no credentials for {server}: the program that should give them answers no ExecCredential"
+                f"no credentials for {server}: they hold a character that no header can hold"
             ) from None
+        except httpx.TransportError as error:
+            if (rejected := _rejected_certificate(error)) is not None:
+                raise UnreachableError(
+                    f"{server} shows a certificate that {self._reason(rejected)}"
+                ) from None
+            raise UnreachableError(
+                f"{server} does not answer{via}: {error or type(error).__name__}"
+            ) from None
+        except (ConfigError, OSError, ValueError) as error:  # of what gives the credentials
+            raise UnreachableError(f"no credentials for {server}: {error}") from None
         if response.status_code == 401:
             raise UnreachableError(
                 f"{server} does not accept the credentials (401 Unauthorized): they have expired, or are of "
                 "another cluster"
             )
         return response
+
+    def _reason(self, rejected: ssl.SSLCertVerificationError) -> str:
+        """Return why a certificate is not accepted, as the end of a sentence about it."""
+        if rejected.verify_code in OTHER_NAME:
+            name = self._cluster.get("tls-server-name") or self._http.base_url.host
+            return f"is not for {name}: set clusters[].cluster.tls-server-name to a name that it is for"
+        if rejected.verify_code in OUT_OF_TIME:
+            return f"is not valid by the clock of this machine: {rejected.verify_message}"
+        if not self._cluster.keys() & {"certificate-authority", "certificate-authority-data"}:
+            return "this machine does not trust: name its signer by clusters[].cluster.certificate-authority"
+        proxy = f", or of {self._proxy}" if self._proxy else ""
+        return (
+            f"the kube config does not trust: it is of another cluster, or of one that was made anew{proxy}"
+        )
+
+
+def _rejected_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
