@@ -105,9 +105,11 @@ def read_context(files: str, context: str) -> Entry:
     Raises:
         pulumi.RunError: there is none, or it cannot be used. The message holds no value of a credential.
     """
-    paths = [Path(path).expanduser() for path in files.split(os.pathsep) if path]
+    # os.path leaves a home folder that nobody has as it is written, and pathlib raises RuntimeError.
+    expanded = (os.path.expanduser(path) for path in files.split(os.pathsep) if path)  # noqa: PTH111
+    paths = [Path(path) for path in expanded] or [Path(files)]
     shown = os.pathsep.join(map(str, paths))
-    entries = _merged(paths, shown)
+    entries = _merged(paths)
     if context not in entries["context"]:
         raise pulumi.RunError(
             f"mern:cluster.context: {shown} has no context {context}; it has "
@@ -147,55 +149,53 @@ def read_context(files: str, context: str) -> Entry:
 # ---- files
 
 
-def _merged(paths: list[Path], shown: str) -> dict[str, dict[str, tuple[Any, Path]]]:
+def _merged(paths: list[Path]) -> dict[str, dict[str, tuple[Any, Path]]]:
     """Return the entries of all files by kind and name, each with the folder of its file.
 
     As in kubectl, the first file that has a name counts, and of several files some may be missing or empty.
     """
     merged: dict[str, dict[str, tuple[Any, Path]]] = {kind: {} for kind in KINDS}
-    remedy = "\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
-    read = 0
+    mend = "\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+    missing = []
     for path in paths:
         try:
-            config = yaml.safe_load(path.read_bytes())
-            if config is None and len(paths) > 1:
-                continue
-            entries = _named_entries(config)
-        except FileNotFoundError as error:
-            if len(paths) == 1:
-                raise _unreadable(path, error, remedy) from None
-            continue
+            # Of several documents kubectl reads the first.
+            config = next(yaml.load_all(path.read_bytes(), _Loader), None)
+            entries = [] if config is None and len(paths) > 1 else _named_entries(config)
         except OSError as error:
-            raise _unreadable(path, error, remedy) from None
+            missing.append(path)
+            if not isinstance(error, FileNotFoundError) or missing == paths:
+                raise pulumi.RunError(
+                    f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}{mend}"
+                ) from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = str(error) if isinstance(error, _NoKubeConfigError) else ""
             if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
                 reason = f"its line {error.problem_mark.line + 1} is not YAML"
-            raise pulumi.RunError(
-                f"mern:cluster.kubeconfig: {path} is not a kube config"
-                + (f": {reason}" if reason else remedy)
-            ) from None
-        read += 1
-        for kind, name, value in entries:
-            merged[kind].setdefault(name, (value, path.parent.absolute()))
-    if not read:
-        raise pulumi.RunError(f"mern:cluster.kubeconfig: none of the files {shown} is there{remedy}")
+            rest = f": {reason}" if reason else mend
+            raise pulumi.RunError(f"mern:cluster.kubeconfig: {path} is not a kube config{rest}") from None
+        else:
+            for kind, name, value in entries:
+                merged[kind].setdefault(name, (value, path.parent.absolute()))
     return merged
 
 
-def _unreadable(path: Path, error: OSError, remedy: str) -> pulumi.RunError:
-    return pulumi.RunError(f"mern:cluster.kubeconfig: cannot read {path}: {error.strerror}{remedy}")
+class _Loader(yaml.SafeLoader):
+    """A reader of YAML to which a date is text, as it is in a kube config."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 
 
 class _NoKubeConfigError(ValueError):
-    """Something else than a kube config. The text is the reason, if there is more to say."""
+    """A file that is no kube config. The text says why, and is empty where there is no more to say."""
 
 
 def _named_entries(config: Any) -> list[tuple[str, str, Any]]:
     """Return kind, name and value of each entry.
 
     Raises:
-        _NoKubeConfigError: as it says.
+        _NoKubeConfigError: `config` is no kube config.
     """
     if not isinstance(config, Mapping) or not any(f"{kind}s" in config for kind in KINDS):
         raise _NoKubeConfigError

@@ -77,7 +77,7 @@ class ClusterSettings(Model):
 
     eks_cluster_name: EksName | None = None
     kubeconfig: NonEmpty | None = None
-    """Path of a kube config; `~` is the home folder, a relative path starts at the project."""
+    """Path of a kube config, or several, separated by `:`; a relative path starts at the project."""
     context: NonEmpty | None = None
     moves_from: NonEmpty | None = None
     """The cluster that the stack is deployed to until now, by the id that the refusal of another one names:

@@ -52,8 +52,6 @@ def open_client(kubeconfig: Mapping[str, Any], timeout: float) -> httpx.Client:
     # signed by another is trusted without that.
     tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if cluster.get("insecure-skip-tls-verify"):
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     if isinstance(options["auth"], client_adapter.ExecAuth):
         options["auth"] = ExecAuth(user["exec"], cluster, tls)
     proxy, _ = proxy_of(cluster)
@@ -169,7 +167,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 class ExecAuth(httpx.Auth):
     """The credentials that an exec plugin gives: a token, a client certificate, or both.
 
-    lightkube's own knows no version v1, no cluster information and no certificates.
+    lightkube's own knows no version v1, no cluster information and no certificates. A new certificate serves
+    from the next connection on.
     """
 
     def __init__(self, plugin: Entry, cluster: Entry, tls: ssl.SSLContext) -> None:

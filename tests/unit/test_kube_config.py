@@ -13,7 +13,9 @@ import pulumi
 import pytest
 import yaml
 
+from components.cluster import connect
 from components.kube_config import read_context
+from settings import ClusterSettings
 from tests.unit.test_kubernetes_api import PASSWORD, Pair, pair
 
 Entry = dict[str, Any]
@@ -186,10 +188,17 @@ def test_of_several_files_the_first_with_a_name_counts_each_beside_its_own_files
     assert user["client-certificate-data"] == me.data
 
 
-def test_several_files_of_which_none_is_there_are_refused(folder: Path) -> None:
-    message = refusal(f"{folder}/a{os.pathsep}{folder}/b", folder)
+@pytest.mark.parametrize(
+    ("files", "last"),
+    [("{}/a", "a"), ("{}/a:{}/b", "b"), ("{}/a:~no-user-of-this-name/b", "~no-user-of-this-name/b")],
+)
+def test_files_of_which_none_is_there_are_refused(folder: Path, files: str, last: str) -> None:
+    message = refusal(files.replace("{}", str(folder)).replace(":", os.pathsep), folder)
 
-    assert message.startswith(f"mern:cluster.kubeconfig: none of the files a{os.pathsep}b is there\n")
+    assert message == (
+        f"mern:cluster.kubeconfig: cannot read {last}: No such file or directory\n"
+        "      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+    )
 
 
 # ---- what is refused
@@ -372,8 +381,27 @@ def test_a_text_that_is_no_kube_config_is_not_quoted(folder: Path, text: str, re
     )
 
 
+def test_of_several_documents_the_first_is_read_and_a_date_is_text(folder: Path) -> None:
+    extension = {"name": "client.authentication.k8s.io/exec", "extension": {"since": "2026-11-28"}}
+    file = Path(write(folder, SERVER | {"extensions": [extension]}, {"token": "2026-11-28"}))
+    file.write_text(file.read_text().replace("'", "") + "---\nkind: Other\n")
+
+    assert read(str(file)) == (SERVER | {"extensions": [extension]}, {"token": "2026-11-28"})
+
+
 def test_a_kube_config_that_powershell_wrote_is_read(folder: Path) -> None:
     file = Path(write(folder))
     file.write_text(file.read_text(), encoding="utf-16")
 
     assert read(str(file))[0] == SERVER
+
+
+def test_a_variable_that_names_no_proxy_is_refused_before_the_provider_is_registered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ClusterSettings(kubeconfig=write(folder), context="laptop")
+    monkeypatch.setenv("HTTPS_PROXY", f"ftp://me:{PASSWORD}@proxy")
+    monkeypatch.setenv("NO_PROXY", "")
+
+    with pytest.raises(pulumi.RunError, match=r"^HTTPS_PROXY is no URL of a proxy$"):
+        connect(settings, None)

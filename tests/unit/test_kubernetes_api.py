@@ -256,7 +256,7 @@ def test_an_authority_that_another_one_signed_serves_without_that_one(serve: Ser
 
 
 def test_an_authority_without_a_key_identifier_serves_as_python_3_13_would_refuse_it(authority: Pair) -> None:
-    """Python 3.13 was seen to refuse the one of an EKS cluster: Missing Authority Key Identifier."""
+    """Python 3.13 was seen to refuse this one: Missing Authority Key Identifier."""
     api = Api(config({"server": "https://127.0.0.1:1", "certificate-authority-data": authority.data}))
 
     tls = api._http._transport._pool._ssl_context  # type: ignore[attr-defined]
