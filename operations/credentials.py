@@ -4,17 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.release.secrets import CREDENTIAL
 from components.release.values import Path
 
 SECRET_NAME = re.compile(
     r"passw|secret|accesskey|credential|connectionstring|(.key|token|pwd|pass|auth|dsn|salt)$"
     r"|(mongo|atlas|database|db).*(uri|url)$"
 )
-SECRET_TEXT = re.compile(
-    r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|^mongodb(\+srv)?://|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|-----BEGIN|^eyJ[\w-]+\.eyJ|\b(sk|rk)_(live|test)_|\bgh[pousr]_\w{20}"
-    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/=]{32,}$"
-)
+SECRET_TEXT = re.compile(rf"{CREDENTIAL.pattern}|^mongodb(\+srv)?://|-----BEGIN")
 # Names of Secrets, not what is in them.
 NO_SECRET = re.compile(
     r"(existingsecret|existingsecretchecksum|secretname|secretref|pullsecrets|topologykey)$"

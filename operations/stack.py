@@ -8,6 +8,7 @@ from pathlib import Path
 import pulumi
 from pulumi import automation as auto
 
+from components.release import chart
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.secrets import Secrets
 from components.release.values import leaves
@@ -26,16 +27,18 @@ def open_stack(name: str) -> auto.Stack:
     return auto.select_stack(name, work_dir=str(PROJECT))
 
 
-def secrets_in(config: auto.ConfigMap) -> Secrets:
-    """Return the secrets of a config, to mask them wherever they are quoted."""
+def secrets_in(config: auto.ConfigMap, name: str = "") -> Secrets:
+    """Return the secrets of the config of stack `name`, to mask them wherever they are quoted."""
     secrets: set[str] = set()
+    public = [name, *(item.value for item in config.values() if not item.secret)]
+    public += chart.public_texts(str(PROJECT / "chart"), {})
     for item in config.values():
         if item.secret:
             secrets.add(item.value)
             with contextlib.suppress(ValueError):
                 inner = leaves(json.loads(item.value), lists=True)
                 secrets.update(leaf for _, leaf in inner if isinstance(leaf, str))
-    return Secrets(secrets)
+    return Secrets(secrets, "\n".join(public))
 
 
 def connect(name: str, config: auto.ConfigMap) -> tuple[Api, str]:

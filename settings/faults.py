@@ -36,6 +36,7 @@ DATE = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} .+")
 """The text that the engine makes of a date in YAML."""
 
 MISSING = "is missing"
+FROM_A_PIPE = ": of what comes through a pipe, Pulumi takes off one line feed at the end and nothing else"
 REMOVE = "pulumi config rm"
 EDIT = "edit the stack file: no command can name this key"
 
@@ -167,6 +168,12 @@ def _explain(error: Any, values: Mapping[str, Any]) -> Fault:
             return Fault(key, f"is not a key here; {_hint(path)}", _remove(path))
         case "form":
             return Fault(key, f"is not {limits['name']}", _remove(path) if is_name else remedy)
+        case "hidden":
+            characters = limits["characters"]
+            reason = FROM_A_PIPE if "line feed" in characters or "carriage return" in characters else ""
+            return Fault(key, f"has {characters}, which cannot be right{reason}", remedy)
+        case "blank":
+            return Fault(key, "holds nothing but blanks", remedy)
         case "literal_error":
             return Fault(key, f"is not one of {limits['expected']}", remedy)
         case "model_type" | "dict_type":

@@ -1,6 +1,7 @@
 """Every key of a stack's config: its type, its default and its meaning."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from components.release.values import ABSENT, get
+from settings.hidden_characters import hidden_in_variable, hidden_in_word
 
 PROJECT = "mern"
 IMAGE_TAG_VARIABLE = "MERN_IMAGE_TAG"
@@ -43,6 +45,20 @@ def _form(pattern: str, name: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _without(hidden: Callable[[str], list[str]]) -> AfterValidator:
+    """Return a check of a credential: `hidden` finds nothing in it. The fault never quotes it."""
+
+    def check(secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if not text.strip():
+            raise PydanticCustomError("blank", "is blank")
+        if characters := hidden(text):
+            raise PydanticCustomError("hidden", "{characters}", {"characters": ", ".join(characters)})
+        return secret
+
+    return AfterValidator(check)
+
+
 TAG_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -63,7 +79,8 @@ Repository = Annotated[
         "the address of a chart repository, as in https://aws.github.io/eks-charts",
     ),
 ]
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=1), _without(hidden_in_word)]
+SecretVariable = Annotated[SecretStr, Field(min_length=1), _without(hidden_in_variable)]
 
 
 class Model(BaseModel):
@@ -175,7 +192,7 @@ class StackConfig(Model):
     image_tag: ImageTag | None = None
     """Tag of all images that `values` gives none; absent: keep what runs."""
     mongodb_uri: Secret | None = None
-    server_secrets: dict[EnvName, Secret] = {}
+    server_secrets: dict[EnvName, SecretVariable] = {}
     aws_access_key_id: Secret | None = None
     aws_secret_access_key: Secret | None = None
     python_script: PythonScriptSettings | None = None

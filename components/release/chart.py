@@ -16,7 +16,7 @@ import yaml
 from components.release.errors import ChartError
 from components.release.manifest import flattened
 from components.release.secrets import Secrets, opened
-from components.release.values import map_leaves, whole
+from components.release.values import dotted, leaves, map_leaves, whole
 
 CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
 PACKED = re.compile(r"(charts/[^/]+/)*charts/[^/]+\.tgz")
@@ -48,6 +48,13 @@ def describe(chart: str) -> str:
     return f"{name} {version} (files {digest.hexdigest()[:16]})"
 
 
+def public_texts(chart: str, values: Mapping[str, Any]) -> list[str]:
+    """Return what anybody may see of a chart before it is rendered: its files, and those of its values that
+    are no `SecretStr`."""
+    texts = [text for path, file in _files(Path(chart)) for text in (path, file.read_text(errors="replace"))]
+    return texts + [f"{dotted(path)} {leaf}" for path, leaf in leaves(values, lists=True)]
+
+
 def render(
     chart: str,
     name: str,
@@ -72,7 +79,7 @@ def render(
         "values": opened(values),
         "skip_crd_rendering": True,
     }
-    secrets = Secrets.of_values(values)
+    secrets = Secrets.of_values(values, public="\n".join([name, namespace, *public_texts(chart, values)]))
     try:
         with _masked_debug_log(secrets):
             answer = pulumi.runtime.invoke(

@@ -3,7 +3,7 @@
 It is made before anything is registered, and only reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ from components.release.manifest import (
     without_chart_version,
 )
 from components.release.record import Record
-from components.release.secrets import Secrets
+from components.release.secrets import Secrets, disguised
+from components.release.values import dotted, leaves
 
 # How the notes on a cluster that could not be looked at begin.
 NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
@@ -133,15 +134,52 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     """
     files = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
-    secrets = Secrets.of_values(args.values)
+    secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, provider))
     plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
     try:
         _ask_the_cluster(plan, files)
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
+    if secrets.not_sought and pulumi.runtime.is_dry_run():
+        plan.notes.append(_note_on_weak(secrets.not_sought))
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return plan
+
+
+def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulumi.ProviderResource) -> str:
+    """Return the texts of a release that it has not from its secrets: names, labels, images and hosts stay
+    readable where a secret happens to say the same."""
+    public = [args.name, args.namespace, args.adopt_command, args.unlock_command]
+    public += chart.public_texts(args.chart, args.values)
+    shown = Secrets.of_values(args.values, public="\n".join(public)).found_in(_texts_in_the_open(rendered))
+    if shown:  # rendered without these, it tells whether they came from the secrets
+        try:
+            others = disguised(args.values, shown)
+            rendered = chart.render(args.chart, args.name, args.namespace, others, provider)
+        except ChartError:
+            return "\n".join(public)  # what is not known to be public is masked
+    return "\n".join([*public, _texts_in_the_open(rendered)])
+
+
+def _texts_in_the_open(objects: Iterable[Object]) -> str:
+    """Return all that objects say, without the data of Secrets."""
+    return "\n".join(
+        f"{dotted(path)} {leaf}"
+        for item in objects
+        for path, leaf in leaves(item, lists=True)
+        if item["kind"] != "Secret" or path[0] not in ("data", "stringData")
+    )
+
+
+def _note_on_weak(count: int) -> str:
+    """Return what a preview says of secrets that cannot be told from other texts, without naming them."""
+    are, they = ("1 secret is", "it is") if count == 1 else (f"{count} secrets are", "they are")
+    return (
+        f"{are} too short or too common to be told from other texts: {they} hidden in Secrets only, and "
+        "Pulumi prints [secret] for every text that says the same. What is no credential belongs among the "
+        "plain values; a credential should be longer"
+    )
 
 
 def _ask_the_cluster(plan: ReleasePlan, files: str) -> None:
@@ -205,7 +243,7 @@ def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
         return []
     plan.exists = True
     # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
-    plan.secrets = Secrets.of_values(args.values, newest.values)
+    plan.secrets |= Secrets.of_values(args.values, newest.values)
     plan.description = description.over(newest, files)
     if args.adopt and newest.status == "deployed" and not description.is_ours(newest):
         plan.taken_over = newest

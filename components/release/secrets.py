@@ -1,10 +1,23 @@
-"""Credentials among plain values: opened, marked for Pulumi, found in texts and masked there."""
+"""Credentials among plain values: opened, marked for Pulumi, found in texts and masked there.
+
+What is masked: all that a Kubernetes Secret holds, by its place, whatever it says (rows.py, drift.py).
+Anywhere else a secret can only be found by its text, and no other text may be taken for it: names, labels,
+images and hosts do not depend on secrets. So, outside of Secrets, a secret is looked for
+
+- always, where it has the form of a credential: a URL with a password, a PEM block, a token, a long key;
+- never, where it is a word or number of fewer than 8 characters, or any text of fewer than 6;
+- never, where public texts have it too: the chart's files, its plain values, what it renders without it;
+- in all other cases.
+
+The password in a URL, and each line of a secret of several lines, are looked for in the same way.
+"""
 
 import base64
 import binascii
 import html
 import json
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,36 +33,63 @@ from components.release.values import map_leaves
 
 MASK = "[secret]"
 
+CREDENTIAL = re.compile(
+    r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|-----BEGIN [A-Z ]+-----\s|^eyJ[\w-]+\.eyJ|\b(sk|rk)_(live|test)_|\bgh[pousr]_\w{20}"
+    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/=]{32,}$"
+)
+"""The form of a text that is a credential, wherever it stands."""
+PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^:/@\s]*:(\S+)@")
+"""A URL with a password."""
+LEAST_WORD, LEAST_TEXT = 8, 6
+"""Characters of a word or number, and of any other text, from which on a secret is looked for in texts."""
+ALPHABETS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+OTHER_LETTERS = str.maketrans("".join(ALPHABETS), "".join(chars[1:] + chars[0] for chars in ALPHABETS))
+
 
 class Secrets:
     """A set of texts that must not be seen, and a search for them in other texts."""
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._texts = tuple(sorted({*texts} - {""}, key=lambda text: (-len(text), text)))
+    def __init__(self, texts: Iterable[str] = (), public: str = "") -> None:
+        """Hold `texts`.
+
+        Args:
+            texts: the secrets.
+            public: texts that may be seen; a secret that stands there too is not looked for.
+        """
+        self._texts, self._public = frozenset(texts) - {""}, public
+        lines = {line for secret in self._texts for line in _lines(secret) if _is_told_apart(line, public)}
+        wholes = {
+            text
+            for secret in self._texts
+            for text in (secret, *_passwords(secret))
+            if CREDENTIAL.search(text) or _is_told_apart(text, public)
+        }
+        # The longest first: what is left of one when a part of it was masked would not be found.
+        self._sought = tuple(
+            (text, text in wholes) for text in sorted(wholes | lines, key=lambda text: (-len(text), text))
+        )
 
     @classmethod
-    def of_values(cls, values: Any, recorded: Any = None) -> "Secrets":
+    def of_values(cls, values: Any, recorded: Any = None, public: str = "") -> "Secrets":
         """Return the text of every `SecretStr` in `values`, and of what stands in its place in `recorded`,
         the values of an earlier revision."""
         texts: set[str] = set()
         _collect(values, recorded, texts)
-        return cls(texts)
+        return cls(texts, public)
 
     @classmethod
     def of_objects(cls, objects: Iterable[Mapping[str, Any]]) -> "Secrets":
-        """Return what the Kubernetes Secrets among `objects` hold, without texts of one or two characters."""
+        """Return what the Kubernetes Secrets among `objects` hold."""
         texts = set()
         for item in objects:
             if item["kind"] == "Secret":
                 texts |= {str(value) for value in (item.get("stringData") or {}).values()}
                 texts |= {_decoded(str(value)) for value in (item.get("data") or {}).values()}
-        return cls(text for text in texts if len(text) > 2)
+        return cls(texts)
 
     def __or__(self, other: "Secrets") -> "Secrets":
-        return Secrets({*self._texts, *other._texts})
-
-    def __contains__(self, text: str) -> bool:
-        return text in self._texts
+        return Secrets(self._texts | other._texts, "\n".join(filter(None, {self._public, other._public})))
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -57,20 +97,25 @@ class Secrets:
     def __repr__(self) -> str:
         return f"Secrets({len(self)})"
 
-    def longer_than(self, length: int) -> "Secrets":
-        """Return those of more than `length` characters: a short one can be part of a word."""
-        return Secrets(text for text in self._texts if len(text) > length)
+    @property
+    def not_sought(self) -> int:
+        """The number of those that no mask finds outside of Secrets: weak, or public."""
+        return len(self._texts - {text for text, _ in self._sought})
+
+    def found_in(self, text: str) -> list[str]:
+        """Return those that stand in `text` as they are, the longest first."""
+        return [secret for secret, _ in self._sought if secret in text]
 
     def mask(self, text: str) -> str:
         """Return `text` with `[secret]` in place of each, however it is quoted or encoded."""
-        for hint, finder in _finders(self._texts):
+        for hint, finder in _finders(self._sought):
             if hint in text:
                 text = finder.sub(MASK, text)
         return text
 
     def holds(self, text: str) -> bool:
         """Return whether `mask` would find something in `text`."""
-        return any(hint in text and finder.search(text) for hint, finder in _finders(self._texts))
+        return any(hint in text and finder.search(text) for hint, finder in _finders(self._sought))
 
     @contextmanager
     def masked_in_errors(self) -> Iterator[None]:
@@ -124,6 +169,44 @@ def marked(values: Any) -> Any:
     return map_leaves(values, mark)
 
 
+def disguised(values: Any, texts: Iterable[str]) -> Any:
+    """Return `values` with other letters and digits in place of each of `texts` in every `SecretStr`: what a
+    chart renders of them shows where it has these texts from elsewhere.
+
+    Args:
+        values: of a chart.
+        texts: of `Secrets.found_in`. The scheme of a URL stays, so that it still is one.
+    """
+
+    def change(leaf: Any) -> Any:
+        if not isinstance(leaf, SecretStr):
+            return leaf
+        secret = leaf.get_secret_value()
+        for text in texts:
+            scheme, colon, rest = text.rpartition("://")
+            secret = secret.replace(text, scheme + colon + rest.translate(OTHER_LETTERS))
+        return SecretStr(secret)
+
+    return map_leaves(values, change)
+
+
+def _passwords(secret: str) -> Iterator[str]:
+    if url := PASSWORD.match(secret):
+        yield from (url[1], unquote(url[1]))
+
+
+def _lines(secret: str) -> list[str]:
+    """Return the lines of a text of several: a log may show its last ones alone."""
+    lines = re.split(r"[\r\n]+", secret)
+    return [line.strip() for line in lines] if len(lines) > 1 else []
+
+
+def _is_told_apart(secret: str, public: str) -> bool:
+    """Return whether a text with `secret` in it has it from there."""
+    least = LEAST_WORD if secret.isalpha() or secret.isdecimal() else LEAST_TEXT
+    return len(secret) >= least and secret not in public
+
+
 def _decoded(text: str) -> str:
     """Return what `text` is in base64, `text` itself where it is none or holds bytes that are no text."""
     try:
@@ -152,21 +235,20 @@ def _collect(value: Any, recorded: Any, texts: set[str]) -> None:
 
 
 @lru_cache(maxsize=8)
-def _finders(secrets: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
-    """Return patterns that find each of `secrets`, each with letters that stand wherever it matches."""
-    known = dict.fromkeys(secrets)
-    for secret in secrets:
-        if found := re.match(r"[a-z][a-z0-9+.-]*://[^:/@\s]*:(\S{8,})@", secret):
-            known |= dict.fromkeys((found[1], unquote(found[1])))  # the password in a URL
+def _finders(secrets: tuple[tuple[str, bool], ...]) -> list[tuple[str, re.Pattern[str]]]:
+    """Return patterns that find each of `secrets`, each with letters that stand wherever it matches.
+
+    Args:
+        secrets: texts, and whether each is looked for in base64 too: single lines are not.
+    """
     finders = []
-    for secret in sorted(known, key=len, reverse=True):
-        if len(secret) < 3:  # as Pulumi does: else every digit of a text could be masked
-            continue
+    for secret, in_base64 in secrets:
         quoted = json.dumps(secret, ensure_ascii=False)[1:-1]
         in_go = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
-        as_bytes = {text.encode() for text in (secret, quoted, in_go, json.dumps(secret)[1:-1])}
         finders.append((_letters(secret), re.compile("".join(map(_in_any_quotes, secret)))))
-        finders += [found for content in sorted(as_bytes, key=len) for found in _in_base64(content)]
+        if in_base64:
+            as_bytes = {text.encode() for text in (secret, quoted, in_go, json.dumps(secret)[1:-1])}
+            finders += [item for content in sorted(as_bytes, key=len) for item in _in_base64(content)]
     return finders
 
 

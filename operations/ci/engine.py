@@ -150,7 +150,7 @@ def _secrets_of(stack: auto.Stack) -> Secrets:
         CommandError: it cannot be read.
     """
     try:
-        return secrets_in(stack.get_all_config())
+        return secrets_in(stack.get_all_config(), stack.name)
     except auto.errors.CommandError as error:
         print(stderr_of(error), file=sys.stderr, flush=True)
         raise

@@ -83,7 +83,7 @@ def read_history(name: str, open_stack: Callable[[str], auto.Stack]) -> ReleaseH
         raise RollbackError(f"stack {name} cannot be opened: {stderr_of(error)}") from None
     except FileNotFoundError:
         raise RollbackError("there is no `pulumi` on PATH: https://www.pulumi.com/docs/install") from None
-    secrets = secrets_in(config)
+    secrets = secrets_in(config, name)
     try:
         api, namespace = connect(name, config)
         revisions = record.history(api, RELEASE, namespace)

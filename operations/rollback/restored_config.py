@@ -71,6 +71,4 @@ def _is_secret(path: Path, value: Any, secrets: Secrets, is_ours: bool) -> bool:
     in it, or, where this stack has not made the revision, looks like one."""
     if not is_ours and holds_credential(value, path):
         return True
-    texts = [text for _, leaf in leaves(value, lists=True) if len(text := str(leaf)) > 2]
-    long = secrets.longer_than(7)
-    return any(text in secrets or long.holds(text) for text in texts)
+    return any(secrets.holds(str(leaf)) for _, leaf in leaves(value, lists=True))
