@@ -20,20 +20,29 @@ from components.release.hooks import REPORT_VARIABLE
 from operations.ci import engine, report
 from operations.stack import secrets_in
 from sandbox.engine import PROJECT
-from tests.canary import CANARY, OTHER, PARTS, URI, seen, seen_in_files
+from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen, seen_in_files
 from tests.conftest import FOLDER, TestCluster
-from tests.engine.conftest import Project, Run, new_project
+from tests.engine.conftest import ENGINE, Project, Run, new_project
 from tests.engine.faults import below_the_refusal, configured, noise, patched
+
+VARIABLES = {
+    **json.loads(PARTS["mern:serverSecrets"]),
+    "KEPT": f" {MARK}\t two  blanks\r\nand ümläuts, 👩\u200d💻\r\n\n ",
+}
+"""Variables of the server, each right to the byte."""
 
 
 @pytest.fixture(scope="session")  # tests are dealt out anew at the end of a run
 def of_all(cluster: TestCluster, stack_file: Path) -> Iterator[Project]:
     """A project with the canary as its credentials, in a namespace that is there."""
     project = new_project("canary", cluster, stack_file)
-    project.secrets = dict(PARTS)
+    project.secrets = {key: text for key, text in PARTS.items() if key != "mern:serverSecrets"}
     cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     project.configure(namespace={"mode": "existing"}, release={"timeout": 20})
     project.make()
+    for name, text in VARIABLES.items():  # --raw: else Pulumi takes off the line feed at the end
+        where = ("--secret", "--raw", "--path", f"mern:serverSecrets.{name}", "--stack", project.stack)
+        ENGINE.pulumi("config", "set", *where, cwd=project.folder, given=text)
     yield project
     cluster.client.delete(Namespace, project.namespace)
 
@@ -55,7 +64,8 @@ def restore_chart(project: Project) -> None:
 
 def everything(project: Project, run: Run) -> str:
     """What a run shows and leaves: its output, its events, the state, the stack file, what CI writes."""
-    config = {key: ConfigValue(text, secret=True) for key, text in project.secrets.items()}
+    known = project.secrets | {"mern:serverSecrets": json.dumps(VARIABLES)}
+    config = {key: ConfigValue(text, secret=True) for key, text in known.items()}
     told = engine.Run(command="up", ok=run.ok)
     engine.gather(told, run.reported, secrets_in(config))
     written = report.comment(told, project.stack) + report.summary(told, project.stack)
@@ -215,7 +225,9 @@ def test_a_deployment_a_change_a_failure_and_a_rollback_show_and_leave_nothing(
     assert any("helm" in line or "pulumi" in line for line in arguments.found)
     assert not seen("\n".join(arguments.found))
     held = canary.get(Secret, "mern-server").data
-    assert base64.b64decode(held["SESSION_KEY"]).decode() == CANARY
+    assert {name: base64.b64decode(held[name]) for name in VARIABLES} == {
+        name: text.encode() for name, text in VARIABLES.items()
+    }
     assert "[secret]" in run.output
     assert not seen(everything(canary, run)), "a deployment"
 
@@ -264,3 +276,55 @@ def test_a_deployment_a_change_a_failure_and_a_rollback_show_and_leave_nothing(
 
     for folder in (FOLDER / "state", canary.folder, tmp_path / "temporary"):
         assert seen_in_files(folder) == []
+
+
+# -- secrets that say what other texts say ------------------------------------------------------------
+
+WORDS = {
+    "RELEASE": "mern",
+    "OBJECT": "mern-server",
+    "HOST": "shop.example.com",
+    "IMAGE_TAG": "release-2026.11",
+    "LETTER": "e",
+    "NUMBER": "3000",
+    "SHORTER": "mern-server-x9K",
+    "LONGER": "mern-server-x9K-and-more",
+}
+"""What somebody encrypts who gives all variables as secrets; two of them no other text has."""
+
+
+def test_a_secret_that_says_what_other_texts_say_changes_no_row_and_no_report(
+    project: Project, tmp_path: Path
+) -> None:
+    project.env = {REPORT_VARIABLE: str(tmp_path / "report")}
+    project.configure(imageTag=WORDS["IMAGE_TAG"], values={"ingress": {"hosts": [WORDS["HOST"]]}})
+    of_server = {("update", "Secret mern-server"), ("update", "Deployment mern-server")}
+    assert project.up().ok
+
+    given = [f"--secret=mern:serverSecrets.{name}={text}" for name, text in WORDS.items()]
+    ENGINE.pulumi("config", "set-all", "--path", *given, "--stack", project.stack, cwd=project.folder)
+    run = project.preview("--diff")
+    assert run.object_changes == of_server
+    assert "6 secrets are too short or too common to be told from other texts" in run.output
+    # Pulumi has a filter of its own, which looks for every secret of three characters and more.
+    assert 'app.kubernetes.io/instance  : "[secret]"' in run.output
+
+    assert project.up().ok
+    rows = {item["urn"].rpartition("$helm:")[2]: item.get("inputs") for item in project.state()}
+    server = json.dumps(rows[f"apps/v1:Deployment::mern/{project.namespace}/mern-server"])
+    assert "mern-server:release-2026.11" in server
+    assert not [
+        urn
+        for urn, row in rows.items()
+        if "::mern/" in urn
+        if "Secret" not in urn
+        if "ciphertext" in json.dumps(row)
+    ]
+
+    project.configure(serverSecrets=None)  # what Helm has recorded holds them still
+    big = {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}
+    with configured(project, release={"timeout": 3}, values={"mernServer": {"resources": big}}):
+        assert not project.up().ok
+    assert "\nDeployment mern-server: 0 of 2 ready\n" in (tmp_path / "report").read_text()
+    assert project.up().object_changes == of_server
+    assert project.preview().object_changes == set()
