@@ -34,7 +34,7 @@ def hidden_in_variable(text: str) -> list[str]:
     """
     wrong = {match.start() for match in NEVER.finditer(text)}
     wrong |= {at for at in (0, len(text) - 1) if not _is_seen(text[at]) and text[at] not in "\t\n\r"}
-    if not re.search(r"[\r\n]", text.strip("\r\n")):
+    if "\n" not in text.strip("\r\n"):
         wrong |= {at for at, char in enumerate(text) if char in "\r\n"}
     return _described(text, wrong)
 

@@ -53,7 +53,7 @@ def _without(hidden: Callable[[str], list[str]]) -> AfterValidator:
         if not text.strip():
             raise PydanticCustomError("blank", "is blank")
         if characters := hidden(text):
-            raise PydanticCustomError("hidden", "{characters}", {"characters": ", ".join(characters)})
+            raise PydanticCustomError("hidden", "{characters}", {"characters": " and ".join(characters)})
         return secret
 
     return AfterValidator(check)

@@ -90,6 +90,12 @@ mern:serverSecrets: {secure: hidden-credential}
 mern:serverSecrets: {JWT-SECRET: {secure: hidden-credential}}
 mern:serverSecrets: {JWT_SECRET: {secure: ""}}
 mern:serverSecrets: {JWT_SECRET: hidden-credential}
+mern:awsAccessKeyId: {secure: "hidden-credential\\r"}
+mern:awsSecretAccessKey: {secure: " hidden-credential\\n"}
+mern:mongodbUri: {secure: "\\u200Bmongodb://hidden-credential"}
+mern:serverSecrets: {JWT_SECRET: {secure: "hidden-credential\\n"}}
+mern:serverSecrets: {JWT_SECRET: {secure: "\\uFEFFhidden-credential\\xA0"}}
+mern:serverSecrets: {JWT_SECRET: {secure: " "}}
 mern:pythonScript: {roleArn: etl}
 mern:pythonScript: {}
 mern:pythonScript: {identity: pod-identity}

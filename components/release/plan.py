@@ -140,7 +140,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         _ask_the_cluster(plan, files)
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
-    if secrets.not_sought and pulumi.runtime.is_dry_run():
+    if secrets.not_sought:
         plan.notes.append(_note_on_weak(secrets.not_sought))
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
@@ -173,7 +173,7 @@ def _texts_in_the_open(objects: Iterable[Object]) -> str:
 
 
 def _note_on_weak(count: int) -> str:
-    """Return what a preview says of secrets that cannot be told from other texts, without naming them."""
+    """Return what to say of secrets that cannot be told from other texts, without naming them."""
     are, they = ("1 secret is", "it is") if count == 1 else (f"{count} secrets are", "they are")
     return (
         f"{are} too short or too common to be told from other texts: {they} hidden in Secrets only, and "

@@ -53,7 +53,16 @@ def test_secret_values_stand_in_secrets_and_nowhere_else(chart: Chart) -> None:
 
 
 def test_any_text_survives_as_a_secret(chart: Chart) -> None:
-    odd = {"PEM": "-----BEGIN-----\nline: 'two'\n", "UMLAUT": "pässwörd", "YAML": "{{ no }} # 1"}
+    odd = {
+        "PEM": "-----BEGIN-----\nline: 'two'\n",
+        "CRLF": "-----BEGIN-----\r\ntwo\r\n-----END-----\r\n",
+        "BLANKS": " a\t b  c \n\n d ",
+        "UMLAUT": "pässwörd",
+        "JOINED": "👩\u200d💻 a\u00a0b",
+        "YAML": "{{ no }} # 1",
+        "NUMBER": "0123",
+        "WORD": "true",
+    }
     rendered = chart.render({"mernServer": {"secrets": odd}})
     assert odd.items() <= decoded(rendered.one("Secret", "mern-server")).items()
 

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from components.release import (
     Api,
+    ChartError,
     ReleaseArgs,
     ReleaseError,
     ReleasePlan,
@@ -131,6 +132,87 @@ def test_a_row_is_named_after_its_object_whatever_the_secrets_are(monkeypatch: p
     assert rows.show([item], release=some, name="mern", namespace="shop", secrets=secrets) == [
         "mern/shop/mern-client"
     ]
+
+
+NAMED = {"kind": "Service", "metadata": {"name": "shop-api", "labels": {"app": "shop-api-0a1b2c3d"}}}
+KEPT_IN = {"kind": "Secret", "metadata": {"name": "own"}, "data": {"A": ""}}
+
+
+def a_chart(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a chart renders that puts one secret where it belongs, and one also where it does not."""
+    host, token = (values[key].get_secret_value() for key in ("host", "token"))
+    data = {"A": base64.b64encode(host.encode()).decode()}
+    map_ = {"kind": "ConfigMap", "metadata": {"name": "astray"}, "data": {"token": token, "see": "shop-api"}}
+    return [
+        {"apiVersion": "v1", **item}
+        for item in (NAMED, {**KEPT_IN, "stringData": {"T": token}, "data": data}, map_)
+    ]
+
+
+def planned(
+    monkeypatch: pytest.MonkeyPatch, host: str, recorded: Mapping[str, Any], **changes: Any
+) -> tuple[ReleasePlan, int]:
+    """The plan of a release of that chart, and how often it was rendered for it."""
+    renderings = []
+
+    def render(_: str, __: str, ___: str, values: Mapping[str, Any], *____: Any) -> list[dict[str, Any]]:
+        renderings.append(values)
+        return changes.get("render", a_chart)(values)
+
+    server = Mock(spec=Api)
+    server.find.return_value = None
+    newest = record.Record(
+        name="shop",
+        namespace="shop",
+        revision=1,
+        status="deployed",
+        description="",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values=recorded,
+        manifest="",
+    )
+    monkeypatch.setattr(record, "newest", lambda *_: newest)
+    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart, "render", render)
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    values = {"host": SecretStr(host), "token": SecretStr(f"token-{MARK}")}
+    args = ReleaseArgs(
+        chart="./chart", name="shop", namespace="shop", values=values, dry_run=False, drift="ignore"
+    )
+    return plan_release(args, Mock(), server), len(renderings)
+
+
+@pytest.mark.parametrize("host", ["shop-api", "shop-api-0a1b2c3d"])
+def test_what_the_chart_says_without_a_secret_too_is_none(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    plan, renderings = planned(monkeypatch, host, {"host": "of-old-times"})
+
+    assert renderings == 2
+    assert plan.secrets.mask("Service shop-api") == "Service shop-api"
+    assert plan.secrets.mask(f"of-old-times token-{MARK}") == "[secret] [secret]"
+    [note] = [note for note in plan.notes if "too short or too common" in note]
+    assert note.startswith("1 secret is")
+    assert host not in note
+    assert [rows._marked(item, plan.secrets) for item in plan.objects if item["kind"] == "Service"] == [
+        item for item in plan.objects if item["kind"] == "Service"
+    ]
+
+
+def test_a_secret_that_is_gone_hides_nothing_that_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, renderings = planned(monkeypatch, "of-new-times", {"host": "shop-api"})
+    assert plan.secrets.mask("Service shop-api") == "Service shop-api"
+    assert renderings == 2  # for the token in the ConfigMap
+
+
+def test_a_secret_that_cannot_be_told_from_the_charts_own_texts_is_masked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strict(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if values["host"].get_secret_value() != "shop-api":
+            raise ChartError("this chart takes no other host")
+        return a_chart(values)
+
+    plan, _ = planned(monkeypatch, "shop-api", {}, render=strict)
+    assert plan.secrets.mask("Service shop-api") == "Service [secret]"
 
 
 # -- day two ------------------------------------------------------------------------------------------
@@ -539,8 +621,59 @@ def test_no_way_of_quoting_hides_it_from_the_mask(quoted: Callable[[str], str], 
         assert not seen(Secrets([secret]).mask(f"see {encoded} there"))
 
 
-def test_a_short_secret_does_not_hide_the_rest_of_a_text() -> None:
-    assert Secrets(["1"]).mask("replicas: 1") == "replicas: 1"
+PUBLIC = "Deployment mern-client mern-client:v1.4.2-0a1b2c3d shop.example.com production eu-central-1"
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_masked"),
+    [
+        # a character, a number, a common word, too short to be told from a part of a word
+        ("1", False),
+        ("27017", False),
+        ("mern", False),
+        ("info", False),
+        ("True", False),
+        ("1.4.2", False),
+        # what names, images, hosts and regions say
+        ("mern-client", False),
+        ("v1.4.2-0a1b2c3d", False),
+        ("shop.example.com", False),
+        ("production", False),
+        ("eu-central-1", False),
+        # what nothing else says, or has the form of a credential
+        ("hunter2", True),
+        ("sunshine", True),
+        ("4711081512", True),
+        ("mern-client-2", True),
+        ("mongodb://app:mern@shop.example.com/production", True),
+        ("AKIAIOSFODNN7EXAMPLE", True),
+    ],
+)
+def test_a_secret_is_masked_where_no_other_text_says_the_same(secret: str, is_masked: bool) -> None:
+    secrets = Secrets([secret], PUBLIC)
+    text = f"{PUBLIC} {secret}"
+    assert secrets.mask(text) == (f"{PUBLIC} [secret]" if is_masked else text)
+    assert secrets.not_sought == (0 if is_masked else 1)
+    assert (secrets | Secrets([CANARY])).mask(text) == secrets.mask(text)
+
+
+def test_the_form_of_a_credential_is_masked_wherever_it_stands() -> None:
+    for secret in (URI, OTHER, "AKIAIOSFODNN7EXAMPLE", f"{MARK}0123456789{MARK}0123456789"):
+        assert Secrets([secret], f"a copy of {secret} in plain values").mask(secret) == "[secret]"
+
+
+def test_the_longer_of_two_secrets_with_the_same_beginning_is_masked_as_a_whole() -> None:
+    secrets = Secrets(["hunter2", "hunter2-and-more"])
+    assert secrets.mask("hunter2-and-more, hunter2") == "[secret], [secret]"
+
+
+def test_each_line_of_a_secret_is_masked_also_alone() -> None:
+    lines = [base64.b64encode(MARK.encode() * 2 + bytes([at])).decode() for at in range(30)]
+    key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
+    for text in (key, key.replace("\n", "\r\n")):
+        log = "".join(f"    | {line}\n" for line in text.splitlines()[-10:])
+        assert Secrets([text]).mask(log) == "    | [secret]\n" * 10
+    assert Secrets(["{\n\n  no\n}"]).mask("no {}") == "no {}"
 
 
 @pytest.mark.parametrize(

@@ -379,6 +379,93 @@ def test_without_a_role_the_script_needs_both_keys(left_out: set[str]) -> None:
     }
 
 
+VARIABLE = "pulumi config set --secret --path 'mern:serverSecrets.JWT_SECRET'"
+PIPED = ": of what comes through a pipe, Pulumi takes off one line feed at the end and nothing else"
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{}\r", f"a carriage return at its end, which cannot be right{PIPED}"),
+        ("{}\n", f"a line feed at its end, which cannot be right{PIPED}"),
+        ("{}\r\n", f"a carriage return at its end and a line feed at its end, which cannot be right{PIPED}"),
+        ("{0}\n{0}", f"a line feed in it, which cannot be right{PIPED}"),
+        (" {}", "a blank at its start, which cannot be right"),
+        ("{}\t", "a tab at its end, which cannot be right"),
+        ("{0} {0}", "a blank in it, which cannot be right"),
+        ("{}\0", "a NUL at its end, which cannot be right"),
+        ("\ufeff{}", "a byte order mark at its start, which cannot be right"),
+        ("{0}\u200b{0}", "a zero-width blank in it, which cannot be right"),
+        ("{}\u00a0", "a non-breaking blank at its end, which cannot be right"),
+        ("{}\u00ad", "the character U+00AD (soft hyphen) at its end, which cannot be right"),
+        ("\u202e{}", "the character U+202E (right-to-left override) at its start, which cannot be right"),
+        ("{}\x85", "the character U+0085 at its end, which cannot be right"),
+        ("{}\ufffd", "a character that could not be decoded at its end, which cannot be right"),
+        ("\x1b[200~{}", "an escape character at its start, which cannot be right"),
+    ],
+)
+@pytest.mark.parametrize("key", ["awsAccessKeyId", "awsSecretAccessKey", "mongodbUri"])
+def test_a_character_that_nobody_sees_in_a_key_is_named_and_the_key_is_not(
+    key: str, form: str, said: str
+) -> None:
+    assert faults({key: form.format("value-of-key-id")}) == {
+        f"mern:{key} has {said}": f"pulumi config set --secret mern:{key}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{}\n", f"a line feed at its end, which cannot be right{PIPED}"),
+        ("{}\r\n", f"a carriage return at its end and a line feed at its end, which cannot be right{PIPED}"),
+        ("\n\n{}", f"a line feed at its start, which cannot be right{PIPED}"),
+        ("{}\r", f"a carriage return at its end, which cannot be right{PIPED}"),
+        ("{0}\r{0}\n", f"a carriage return in it and a line feed at its end, which cannot be right{PIPED}"),
+        ("{0}\0{0}", "a NUL in it, which cannot be right"),
+        ("{0}\u200b{0}", "a zero-width blank in it, which cannot be right"),
+        ("\ufeff{0}\n{0}", "a byte order mark at its start, which cannot be right"),
+        ("{0}\n{0}\u00a0", "a non-breaking blank at its end, which cannot be right"),
+        ("{}\u200d", "the character U+200D (zero width joiner) at its end, which cannot be right"),
+        ("{}\x07", "the character U+0007 at its end, which cannot be right"),
+        ("{0}\ud800{0}", "the character U+D800 in it, which cannot be right"),
+        (
+            "\x1b[200~{}\x1b[201~",
+            "an escape character at its start and an escape character in it, which cannot be right",
+        ),
+    ],
+)
+def test_a_character_that_no_variable_has_is_named(form: str, said: str) -> None:
+    given = {
+        "serverSecrets": {"JWT_SECRET": form.format("value-of-jwt-secret"), "OTHER": "value-of-jwt-secret"}
+    }
+    assert faults(given) == {f"mern:serverSecrets.JWT_SECRET has {said}": VARIABLE}
+
+
+@pytest.mark.parametrize("text", [" ", "\t", "\n", "\r\n", " \u00a0\u3000"])
+def test_a_credential_of_blanks_alone_is_refused(text: str) -> None:
+    assert faults({"awsAccessKeyId": text, "serverSecrets": {"JWT_SECRET": text}}) == {
+        "mern:awsAccessKeyId holds nothing but blanks": "pulumi config set --secret mern:awsAccessKeyId",
+        "mern:serverSecrets.JWT_SECRET holds nothing but blanks": VARIABLE,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN KEY-----\nabc\n-----END KEY-----\n",
+        "-----BEGIN KEY-----\r\nabc\r\n-----END KEY-----\r\n",
+        '\n{\n\t"a": 1\n}\n\n',
+        " correct horse\tbattery  staple ",
+        "a\u00a0b",
+        "\U0001f469\u200d\U0001f4bb",
+        "p\u00e4ssw\u00f6rd\\n'\"$(x)`",
+        "x",
+    ],
+)
+def test_what_may_be_right_in_a_variable_is_kept_to_the_byte(text: str) -> None:
+    assert parse({"serverSecrets": {"A": text}}).server_secrets["A"].get_secret_value() == text
+
+
 def test_all_faults_are_reported_together_and_each_once() -> None:
     found = faults(
         {
