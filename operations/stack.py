@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from components.release import chart
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.secrets import Secrets
 from components.release.values import leaves
-from settings import AwsSettings, ClusterSettings
+from settings import IMAGE_TAG_VARIABLE, AwsSettings, ClusterSettings
 
 PROJECT = Path(__file__).parent.parent
 
@@ -30,7 +31,11 @@ def open_stack(name: str) -> auto.Stack:
 def secrets_in(config: auto.ConfigMap, name: str = "") -> Secrets:
     """Return the secrets of the config of stack `name`, to mask them wherever they are quoted."""
     secrets: set[str] = set()
-    public = [name, *(item.value for item in config.values() if not item.secret)]
+    public = [
+        name,
+        os.environ.get(IMAGE_TAG_VARIABLE, ""),
+        *(item.value for item in config.values() if not item.secret),
+    ]
     public += chart.public_texts(str(PROJECT / "chart"), {})
     for item in config.values():
         if item.secret:

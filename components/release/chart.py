@@ -51,7 +51,7 @@ def describe(chart: str) -> str:
 def public_texts(chart: str, values: Mapping[str, Any]) -> list[str]:
     """Return what anybody may see of a chart before it is rendered: its files, and those of its values that
     are no `SecretStr`."""
-    texts = [text for path, file in _files(Path(chart)) for text in (path, file.read_text(errors="replace"))]
+    texts = [f"{path}\n{file.read_text('utf-8', 'replace')}" for path, file in _files(Path(chart))]
     return texts + [f"{dotted(path)} {leaf}" for path, leaf in leaves(values, lists=True)]
 
 
