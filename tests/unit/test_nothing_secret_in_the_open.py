@@ -45,6 +45,7 @@ from operations.ci import engine, report
 from operations.rollback import history, restored_config
 from settings import Settings
 from tests.canary import CANARY, MARK, OTHER, PARTS, URI, seen
+from tests.unit.test_operations_report import recorded
 
 
 def open_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +374,14 @@ def test_what_the_engine_reports_is_hidden_from_comments_and_summaries_and_only_
         assert seen(written())
     monkeypatch.setattr(engine, "redact", lambda value, _: value)
     assert seen(written())
+
+
+@pytest.mark.parametrize("events", ["preview-change", "up-fails"])
+def test_a_comment_does_not_depend_on_secrets_that_say_what_other_texts_say(events: str) -> None:
+    words = {"RELEASE": "mern", "OBJECT": "mern-server", "NUMBER": "2", "STACK": "staging"}
+    without, given = recorded(events), recorded(events, **words)
+    assert report.comment(given, "staging") == report.comment(without, "staging")
+    assert "mern-server" in report.comment(given, "staging")
 
 
 # -- what others say and have done ---------------------------------------------------------------------
