@@ -148,8 +148,8 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
 
 
 def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulumi.ProviderResource) -> str:
-    """Return the texts of a release that it has not from its secrets: names, labels, images and hosts stay
-    readable where a secret happens to say the same."""
+    """Return what a release says without its secrets: names, labels, images and hosts stay readable where a
+    secret happens to say the same."""
     public = [args.name, args.namespace, args.adopt_command, args.unlock_command]
     public += chart.public_texts(args.chart, args.values)
     shown = Secrets.of_values(args.values, public="\n".join(public)).found_in(_texts_in_the_open(rendered))

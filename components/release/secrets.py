@@ -202,7 +202,7 @@ def _lines(secret: str) -> list[str]:
 
 
 def _is_told_apart(secret: str, public: str) -> bool:
-    """Return whether a text with `secret` in it has it from there."""
+    """Return whether a text can have `secret` in it only because of the secret."""
     least = LEAST_WORD if secret.isalpha() or secret.isdecimal() else LEAST_TEXT
     return len(secret) >= least and secret not in public
 
@@ -247,7 +247,7 @@ def _finders(secrets: tuple[tuple[str, bool], ...]) -> list[tuple[str, re.Patter
         in_go = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
         finders.append((_letters(secret), re.compile("".join(map(_in_any_quotes, secret)))))
         if in_base64:
-            as_bytes = {text.encode() for text in (secret, quoted, in_go, json.dumps(secret)[1:-1])}
+            as_bytes = {_encoded(text) for text in (secret, quoted, in_go, json.dumps(secret)[1:-1])}
             finders += [item for content in sorted(as_bytes, key=len) for item in _in_base64(content)]
     return finders
 
@@ -269,13 +269,18 @@ def _in_any_quotes(char: str) -> str:
         "\\": [r"\\+"],
         "'": ["''"],
     }.get(char, [])
-    units = char.encode("utf-16-be").hex()
-    in_url = "".join(f"%(?:25)*{byte:02x}" for byte in char.encode())
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    in_url = "".join(f"%(?:25)*{byte:02x}" for byte in _encoded(char))
     in_json = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
     in_html = [re.escape(html.escape(char)), f"&#{ord(char)};"] if html.escape(char) != char else []
     coded = f"(?i:{in_url}|{in_json}|\\\\+U{ord(char):08x})"
     either = [*escapes, rf"\\*{re.escape(char)}", coded, *in_html]
     return f"(?:{'|'.join(either)})"
+
+
+def _encoded(text: str) -> bytes:
+    """Return `text` in UTF-8; JSON can hold halves of characters."""
+    return text.encode(errors="surrogatepass")
 
 
 def _in_base64(content: bytes) -> Iterator[tuple[str, re.Pattern[str]]]:

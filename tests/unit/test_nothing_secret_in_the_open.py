@@ -237,7 +237,9 @@ class Rollback:
             engine, "run", lambda _, command, __: engine.Run(command=command, ok=True, changed=True)
         )
         self.stack = stack.open_stack("shop")
-        config = {key: ConfigValue(text, secret=True) for key, text in PARTS.items()}
+        words = {"LOG": "debug"}  # which the level of the first revision is too, and no credential
+        parts = {**PARTS, "mern:serverSecrets": json.dumps(json.loads(PARTS["mern:serverSecrets"]) | words)}
+        config = {key: ConfigValue(text, secret=True) for key, text in parts.items()}
         monkeypatch.setattr(self.stack, "get_all_config", lambda: config)
         edit = stack_file.edit
 
@@ -674,6 +676,10 @@ def test_the_form_of_a_credential_is_masked_wherever_it_stands() -> None:
 def test_the_longer_of_two_secrets_with_the_same_beginning_is_masked_as_a_whole() -> None:
     secrets = Secrets(["hunter2", "hunter2-and-more"])
     assert secrets.mask("hunter2-and-more, hunter2") == "[secret], [secret]"
+
+
+def test_a_secret_with_half_a_character_is_masked_too() -> None:
+    assert Secrets(["\ud800-and-more"]).mask(r"no \ud800-and-more") == "no [secret]"
 
 
 def test_each_line_of_a_secret_is_masked_also_alone() -> None:
