@@ -40,7 +40,9 @@ def hidden_in_variable(text: str) -> list[str]:
 
 
 def _is_seen(char: str) -> bool:
-    return (char.isprintable() and char != "\N{REPLACEMENT CHARACTER}") or char == " "
+    # Private and unassigned characters are left alone: a newer Unicode than Python's may have them.
+    is_hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
+    return char == " " or not (is_hidden or char == "\N{REPLACEMENT CHARACTER}")
 
 
 def _official_name(char: str) -> str:

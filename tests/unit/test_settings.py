@@ -458,6 +458,8 @@ def test_a_credential_of_blanks_alone_is_refused(text: str) -> None:
         " correct horse\tbattery  staple ",
         "a\u00a0b",
         "\U0001f469\u200d\U0001f4bb",
+        "\U0010fffd",
+        "\U0001faea",
         "p\u00e4ssw\u00f6rd\\n'\"$(x)`",
         "x",
     ],
