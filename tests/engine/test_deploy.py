@@ -188,7 +188,8 @@ def test_a_wrong_config_wrong_values_and_a_broken_chart_end_in_one_message_befor
         assert "Traceback" not in run.output
         for secret in project.secrets.values():
             assert secret not in run.output
-        return {urn.split("::")[2] for urn in run.operations}
+        # Not the engine's own provider, by which the program reads what the stack holds.
+        return {urn.split("::")[2] for urn in run.operations} - {"pulumi:providers:pulumi"}
 
     project.configure(
         awsAccessKeyId=None,
