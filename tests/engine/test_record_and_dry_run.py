@@ -34,12 +34,14 @@ from components.release import (
     ReleasePlan,
     chart,
     dry_run,
+    helm_yaml,
     plan,
     plan_release,
     record,
 )
 from components.release import kubernetes_api as api
 from components.release.secrets import opened
+from components.release.values import map_leaves
 from tests.engine.conftest import Project, Run
 from tests.engine.faults import until
 from tests.engine.test_drift import by_hand
@@ -48,6 +50,11 @@ OTHER = Path(__file__).parents[1] / "charts/other"
 PASSWORD = "made-up-password"
 UNREGISTERED = {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
 NOT_CHECKED = "not checked by the API server: "
+
+CRDS = create_global_resource(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
+)
+WIDGETS = "widgets.example.org"
 
 PROGRAM = """
 import json
@@ -117,7 +124,7 @@ class Small:
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
         manifest = self.run_helm("template", name, folder, values=opened(values))
-        return [item for item in yaml.safe_load_all(manifest) if item]
+        return helm_yaml.load_all(manifest)
 
     def refusals(self) -> list[str]:
         """The refusals of a preview, none where it is accepted."""
@@ -191,6 +198,19 @@ def small(project: Project, helm: str, monkeypatch: pytest.MonkeyPatch) -> Small
     project.program(PROGRAM)
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     return Small(project=project, helm=helm, kubeconfig=project.cluster.kubeconfig)
+
+
+def widgets() -> dict[str, Any]:
+    """The definition of a kind that takes everything."""
+    names = {"plural": "widgets", "singular": "widget", "kind": "Widget"}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": WIDGETS},
+        "spec": {"group": "example.org", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
 
 
 def listed(text: str) -> list[str]:
@@ -484,15 +504,7 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
     assert small.plan().notes == []
 
     # A kind that the chart itself brings.
-    names = {"plural": "widgets", "singular": "widget", "kind": "Widget"}
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    crd = {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.org"},
-        "spec": {"group": "example.org", "names": names, "scope": "Namespaced", "versions": [version]},
-    }
+    crd = widgets()
     small.write("crds/widgets.yaml", crd)
     widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "web"}, "size": 1}
     file = small.write("templates/widget.yaml", widget)
@@ -511,8 +523,120 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
         small.up()
         change_a_crd(small, crd)
     finally:
-        crds = "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
-        client.delete(create_global_resource(*crds), "widgets.example.org")
+        client.delete(CRDS, WIDGETS)
+
+
+NUMBERS = """
+0 00 0. .0 . 1 01 08 0_8 1. 1.0 1.50 .5 5. .5_0 1_000 _1 1__0 0x 0x1F 0X1f 0x_1 0xFFFFFFFFFFFFFFFFF 0b11 0B1 0b12
+0b 0o17 0O7 0o8 0755 0778 010 1e3 1E+2 1e-2 1.e3 1e 1e+ .e5 .5e3 e3 1e999 1e-999 1e21 1.5e300 1.2.3 1:30 22:30 12:30:45
+190:20:30 1:60 9223372036854775807 9223372036854775808 18446744073709551615 18446744073709551616
+123456789012345678901234567890 9007199254740993 3.14159265358979323846264338327950288 0.1 1000000 1234567.5
+2001-12-14 2001-1-1 2001-12-14t21:59:43.10-05:00 2001-12-14T21:59:43Z 2001-13-45 20011214 1,000 1/2 1% 5m 1Gi 0.5 1_0.5
+"""
+WORDS = """
+~ null Null NULL nULL nil y Y yes Yes YES yEs n N no No NO nO on On ON oN off Off OFF true True TRUE tRUE t false False
+FALSE f = << <<x inf nan Infinity .in .n . .. a:b a#b a:1 http://a.b/?c=d&e é 日本 \\n \\x41 a'b a"b <a> x,y -- --- x- -x
+"""
+STYLES = """
+empty:
+quoted: ["", '', "~", '22:30', "1", "\\t\\x41\\u00e9\\U0001F600", 'it''s', "a
+  b
+
+  c", "<<"]
+tags: [!!str 1, !!str , !!int "3", !!float 1, !!bool yes, !!null "", !!binary aGk=, !other x, !!timestamp 2001-01-01, ! 5]
+sets: !!set {a, b}
+pairs: !!omap [a: 1]
+literal: |
+  a
+    b\t
+
+  22:30
+stripped: |-
+  a
+kept: |+
+  a
+
+indented: |2
+    a
+folded: >
+  a
+  b
+
+  c
+   d
+plain: a
+  b
+
+  c
+tab:\ta\tb # no part of it
+list:
+- a
+- - b
+  - c: d
+    e: f
+-
+anchors: &a {x: 1, 2: b}
+again: &a [&b y, *b]
+alias: [*a, *b]
+base: &base {x: 1, y: {z: 1}}
+other: &other {x: 2, w: 3}
+merged: {<<: *base, x: 3}
+merged_last: {x: 3, <<: *base}
+merged_both: {<<: [*base, *other], v: 1}
+quoted_merge: {"<<": 1}
+nested: {a: [{b: [1, 2, {}]}, []], "c": "d"}
+"""
+
+
+def scalars() -> str:
+    """Scalars without quotes in every place that one can have, and every style that has others."""
+    numbers = [sign + number for sign in ("", "-", "+") for number in NUMBERS.split()]
+    words = [word for word in WORDS.split() if word not in ("---", "--", "-x", "<<")]
+    plain = [word for word in dict.fromkeys([*numbers, *words]) if word not in ("-.", "...")]
+    # A key may be no null, and no integer of more than 63 bits; which of two that are the same wins is chance.
+    keys = [word for word in plain if word.lower() not in ("~", "null") and word[-5:] not in ("51615", "75808")]
+    keys = [*{next(iter(helm_yaml.load(f"{word}: 1"))).lstrip("-0"): word for word in keys}.values()]
+    lines = ["list_of_all:", *(f"- {word}" for word in plain), "keys:"]
+    lines += [f"  {word}: {place}" for place, word in enumerate(keys)]
+    lines += ["flow: [" + ", ".join(word for word in plain if not {*word} & {*",[]{}?"}) + "]"]
+    lines += [f"long: {'a' * 5000} {'b' * 5000}", f"long_number: {'1' * 400}"]
+    return "\n".join(lines) + STYLES
+
+
+def comparable(value: Any) -> str:
+    """With one type of number, as JSON has it."""
+
+    def leaf(item: Any) -> Any:
+        return float(item) if isinstance(item, int) and not isinstance(item, bool) else item
+
+    return json.dumps(map_leaves(value, leaf), indent=1, sort_keys=True)
+
+
+def test_helms_record_is_read_as_helm_reads_it(small: Small) -> None:
+    small.write("crds/widgets.yaml", widgets())
+    text = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: web}\n"
+    template = small.project.folder / "chart/templates/scalars.yaml"
+    template.write_text("\ufeff" + text + scalars())
+    (template.parent / "crlf.yaml").write_bytes(
+        b"apiVersion: v1\r\nkind: ConfigMap\r\nmetadata: {name: crlf}\r\n"
+        b"data:\r\n  t: 22:30\r\n  e : a\r\n  text: |\r\n    a\r\n    b\r\n  on: 'off'\r\n  12_0: '5'\r\n"
+    )
+    api = small.api()
+    small.up()
+    try:
+        newest = record.newest(api, "web", small.project.namespace)
+        assert newest
+        for item in newest.objects():
+            if item["kind"] in ("Widget", "ConfigMap") and item["metadata"]["name"] != "web-hook":
+                live = api.get(api.path(item, small.project.namespace))
+                ours = {key: live[key] for key in item if key != "metadata"}
+                wanted = {key: value for key, value in item.items() if key != "metadata"}
+                assert comparable(wanted) == comparable(ours)
+        small.assert_nothing_is_left_to_do()
+        preview = small.run("preview")
+        assert preview.changes == set(), preview.output
+    finally:
+        small.project.cluster.client.delete(CRDS, WIDGETS)
 
 
 def change_a_crd(small: Small, crd: dict[str, Any]) -> None:
