@@ -9,7 +9,7 @@ import base64
 import json
 import re
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +33,9 @@ _UNFINISHED = object()
 
 class Reader:
     """A reader of one text with any number of documents."""
+
+    keys_stand_twice = True
+    """Whether a key that stands twice in a mapping is no fault: for Helm the last one counts."""
 
     def __init__(self, text: str | bytes) -> None:
         self._events = iter(yaml.parse(text, Loader=_Parser))
@@ -60,15 +63,15 @@ class Reader:
         if not (tag in _KINDS or (not tag and event.implicit[0])):
             return text
         if _BEYOND_JSON.fullmatch(text):
-            raise error("a number without end, which JSON does not have", event)
+            raise _error("a number without end, which JSON does not have", event)
         value = unquoted(text)
         if tag == "float" and type(value) is int:
             return float(value)
         if tag and type(value) is not _KINDS[tag]:
-            raise error(f"a value that is no {tag}, as its tag says", event)
+            raise _error(f"a value that is no {tag}, as its tag says", event)
         return value
 
-    def mapping(self) -> dict[str, Any]:
+    def _mapping(self) -> dict[str, Any]:
         """Return the mapping that has just begun."""
         made: dict[str, Any] = {}
         written: set[str] = set()
@@ -78,19 +81,21 @@ class Reader:
                 # Of several mappings the first counts most.
                 for other in merged[::-1] if isinstance(merged, list) else [merged]:
                     if not isinstance(other, dict):
-                        raise error("a merge of something that is no mapping", event)
+                        raise _error("a merge of something that is no mapping", event)
                     made |= other
             else:
-                key = self.key(event, written)
+                key = self._key(event)
+                if key in written and not self.keys_stand_twice:
+                    raise _error(f"the key {key} stands twice in one mapping", event)
                 written.add(key)
                 made[key] = self._value(next(self._events))
         return made
 
-    def key(self, event: Any, others: Container[str]) -> str:
-        """Return the text that a key becomes; `others` are written in the same mapping before it."""
+    def _key(self, event: Any) -> str:
+        """Return the text that a key becomes."""
         value = self.scalar(event) if isinstance(event, yaml.ScalarEvent) else self._value(event)
         if value is None or isinstance(value, dict | list):
-            raise error("a key that is a mapping, a list or null", event)
+            raise _error("a key that is a mapping, a list or null", event)
         if isinstance(event, yaml.ScalarEvent) and event.anchor:
             self._anchors[event.anchor] = value
         if isinstance(value, bool):
@@ -101,14 +106,14 @@ class Reader:
         if isinstance(event, yaml.AliasEvent):
             value = self._anchors.get(event.anchor, _UNFINISHED)
             if value is _UNFINISHED:
-                raise error("an alias of an anchor that is not there, or contains it", event)
+                raise _error("an alias of an anchor that is not there, or contains it", event)
             return value
         if event.anchor:
             self._anchors[event.anchor] = _UNFINISHED
         if isinstance(event, yaml.ScalarEvent):
             value = whole(self.scalar(event))
         elif isinstance(event, yaml.MappingStartEvent):
-            value = self.mapping()
+            value = self._mapping()
         else:
             value = []
             while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
@@ -118,7 +123,7 @@ class Reader:
         return value
 
 
-def load_all(text: str) -> list[Any]:
+def load_all(text: str | bytes) -> list[Any]:
     """Return the documents in `text`, without empty ones.
 
     Raises:
@@ -171,6 +176,6 @@ def _float_key(number: float) -> str:
     return f"{Decimal(shortest):f}" if -4 <= int(shortest.partition("e")[2]) < 6 else shortest
 
 
-def error(problem: str, event: Any) -> yaml.MarkedYAMLError:
+def _error(problem: str, event: Any) -> yaml.MarkedYAMLError:
     """Return the error that `problem` stands where `event` does."""
     return yaml.constructor.ConstructorError(None, None, problem, event.start_mark)

@@ -9,7 +9,17 @@ from typing import Any, Literal
 
 import pulumi
 
-from components.release import adoption, chart, crds, description, drift, dry_run, record, stale_lock
+from components.release import (
+    adoption,
+    chart,
+    crds,
+    description,
+    drift,
+    dry_run,
+    record,
+    record_size,
+    stale_lock,
+)
 from components.release.errors import ChartError, ReleaseError
 from components.release.findings import Finding, texts_of, unchecked_notes
 from components.release.kubernetes_api import Api, ApiError, ClusterError, UnreachableError
@@ -133,12 +143,14 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     """
     files = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+    nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values)
     plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
     try:
         _ask_the_cluster(plan, files)
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
+    plan.notes += nearly_full
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return plan

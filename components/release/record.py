@@ -21,6 +21,7 @@ from components.release.manifest import Key, Object, by_key, flattened
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One revision of a release."""

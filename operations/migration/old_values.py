@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,9 @@ class Moved:
 
 
 class _Reader(helm_yaml.Reader):
-    """Helm's reader, which notes words that look like text and are not, and takes no key twice."""
+    """Helm's reader, which notes words that look like text and are not."""
+
+    keys_stand_twice = False
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
@@ -120,12 +122,6 @@ class _Reader(helm_yaml.Reader):
         if not looks_like_it:
             self.unquoted.add(event.start_mark.line + 1)
         return value
-
-    def key(self, event: Any, others: Container[str]) -> str:
-        key = super().key(event, others)
-        if key in others:
-            raise helm_yaml.error(f"the key {key} stands twice in one mapping", event)
-        return key
 
 
 def read(files: list[Path], remarks: list[str]) -> dict[str, Any]:

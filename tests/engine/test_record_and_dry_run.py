@@ -594,7 +594,9 @@ def scalars() -> str:
     words = [word for word in WORDS.split() if word not in ("---", "--", "-x", "<<")]
     plain = [word for word in dict.fromkeys([*numbers, *words]) if word not in ("-.", "...")]
     # A key may be no null, and no integer of more than 63 bits; which of two that are the same wins is chance.
-    keys = [word for word in plain if word.lower() not in ("~", "null") and word[-5:] not in ("51615", "75808")]
+    keys = [
+        word for word in plain if word.lower() not in ("~", "null") and word[-5:] not in ("51615", "75808")
+    ]
     keys = [*{next(iter(helm_yaml.load(f"{word}: 1"))).lstrip("-0"): word for word in keys}.values()]
     lines = ["list_of_all:", *(f"- {word}" for word in plain), "keys:"]
     lines += [f"  {word}: {place}" for place, word in enumerate(keys)]
