@@ -50,9 +50,10 @@ class Reader:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 self._anchors = {}
-                root = next(self._events)
+                root: Any = next(self._events)
                 value = self._value(root)
-                yield value, root.start_mark.index, next(self._events).start_mark.index
+                end: Any = next(self._events)
+                yield value, root.start_mark.index, end.start_mark.index
 
     def scalar(self, event: Any) -> Any:
         """Return what the event of a scalar stands for."""
@@ -103,13 +104,14 @@ class Reader:
         return _float_key(value) if isinstance(value, float) else str(value)
 
     def _value(self, event: Any) -> Any:
+        anchor: str | None = event.anchor
         if isinstance(event, yaml.AliasEvent):
-            value = self._anchors.get(event.anchor, _UNFINISHED)
+            value = self._anchors.get(str(anchor), _UNFINISHED)
             if value is _UNFINISHED:
                 raise _error("an alias of an anchor that is not there, or contains it", event)
             return value
-        if event.anchor:
-            self._anchors[event.anchor] = _UNFINISHED
+        if anchor:
+            self._anchors[anchor] = _UNFINISHED
         if isinstance(event, yaml.ScalarEvent):
             value = whole(self.scalar(event))
         elif isinstance(event, yaml.MappingStartEvent):
@@ -118,8 +120,8 @@ class Reader:
             value = []
             while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
                 value.append(self._value(item))
-        if event.anchor:
-            self._anchors[event.anchor] = value
+        if anchor:
+            self._anchors[anchor] = value
         return value
 
 

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class _Part:
         return _size(self.text)
 
 
-def require_room(chart: str, release: str, objects: Iterable[Object], values: Mapping[str, Any]) -> list[str]:
+def require_room(chart: str, release: str, objects: Sequence[Object], values: Mapping[str, Any]) -> list[str]:
     """Return a note where Helm has hardly room to store a release.
 
     Args:
@@ -48,12 +48,10 @@ def require_room(chart: str, release: str, objects: Iterable[Object], values: Ma
     Raises:
         ChartError: Helm cannot store it.
     """
-    parts = [*_parts(chart_files.load(chart), objects, values)]
-    text = "".join(part.text for part in parts)
-    # Most charts are small enough as they are.
-    size = _size(text) if len(text) > NEARLY * LIMIT * 3 / 4 else 0
+    size = estimate(chart, objects, values)
     if size < NEARLY * LIMIT:
         return []
+    parts = _parts(chart_files.load(chart), objects, values)
     largest = sorted((part for part in parts if part.size > LARGE), key=lambda part: -part.size)[:5]
     facts = (
         f"about {size // 1024} KiB of the 1024 KiB that a Secret holds: the chart's files, the values and "
@@ -67,7 +65,12 @@ def require_room(chart: str, release: str, objects: Iterable[Object], values: Ma
     raise ChartError(f"Helm cannot store release {release} of chart {chart}: its record would take {facts}")
 
 
-def _parts(files: chart_files.Files, objects: Iterable[Object], values: Mapping[str, Any]) -> Iterator[_Part]:
+def estimate(chart: str, objects: Sequence[Object], values: Mapping[str, Any]) -> int:
+    """Return about how many bytes Helm's record of a release has."""
+    return _size("".join(part.text for part in _parts(chart_files.load(chart), objects, values)))
+
+
+def _parts(files: chart_files.Files, objects: Sequence[Object], values: Mapping[str, Any]) -> Iterator[_Part]:
     for path, content in files.items():
         if path == "values.yaml":  # without its comments
             yield _Part(name=path, text=_as_json(content))

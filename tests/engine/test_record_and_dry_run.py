@@ -4,6 +4,7 @@ What the engine has no part in is looked at in the plan alone: made in this proc
 with the program helm in the provider's place.
 """
 
+import base64
 import json
 import shutil
 import subprocess
@@ -33,11 +34,13 @@ from components.release import (
     ReleaseArgs,
     ReleasePlan,
     chart,
+    comparison,
     dry_run,
     helm_yaml,
     plan,
     plan_release,
     record,
+    record_size,
 )
 from components.release import kubernetes_api as api
 from components.release.secrets import opened
@@ -160,7 +163,7 @@ class Small:
         """The objects that a deployment of `planned` changes."""
         there = record.newest(self.api(), "web", self.project.namespace)
         assert there
-        return plan._differing(there, planned.objects)
+        return comparison.compare(None, there.objects(), planned.objects, there.namespace).differing
 
     def assert_nothing_is_left_to_do(self) -> None:
         there, planned = record.newest(self.api(), "web", self.project.namespace), self.plan()
@@ -637,6 +640,9 @@ def test_helms_record_is_read_as_helm_reads_it(small: Small) -> None:
         small.assert_nothing_is_left_to_do()
         preview = small.run("preview")
         assert preview.changes == set(), preview.output
+        secret = api.get(record._path("web", small.project.namespace, newest.revision))
+        stored = len(base64.b64decode(secret["data"]["release"]))
+        assert abs(record_size.estimate("./chart", small.plan().objects, newest.values) / stored - 1) < 0.05
     finally:
         small.project.cluster.client.delete(CRDS, WIDGETS)
 
@@ -681,6 +687,46 @@ def change_a_crd(small: Small, crd: dict[str, Any]) -> None:
     ):
         small.plan()
     small.write("crds/widgets.yaml", crd)
+
+
+OTHER_WORDS = {
+    "cpu: {{ .Values.cpu }}": "cpu: 0.01, memory: 1024Mi",
+    "containerPort: {{ .Values.containerPort }}": "containerPort: 80, protocol: TCP",
+    "  annotations:\ndata:": "  annotations: {}\ndata:",
+    "  selector: {app: {{ .Release.Name }}}\n": "  selector: {app: web}\n  type: ClusterIP\n  sessionAffinity: None\n",
+    "targetPort: http": "targetPort: http\n      protocol: TCP",
+    "stringData:\n  password: {{ .Values.password | quote }}": "data:\n  password: {{ .Values.password | b64enc }}",
+    "strategy: {type: {{ .Values.strategy }}}": "revisionHistoryLimit: 10\n  strategy: null",
+    "image: {{ .Values.image }}": "image: {{ .Values.image }}\n          command: null",
+    "httpGet: {path: /, port: http}": "httpGet: {path: /, port: http, scheme: HTTP}\n            periodSeconds: 10",
+}
+"""Texts of the chart, and others that mean the same."""
+
+
+def test_the_same_value_in_other_words_is_no_difference(small: Small) -> None:
+    project = small.project
+    project.edit("templates/web.yaml", "cpu: {{ .Values.cpu }}", "cpu: {{ .Values.cpu }}, memory: 1Gi")
+    others = ("upgrade", "--install", "web", "./chart")
+    small.run_helm(*others, values={"password": PASSWORD})
+    project.edit("templates/web.yaml", ", memory: 1Gi", "")
+    for old, new in OTHER_WORDS.items():
+        project.edit("templates/web.yaml", old, new)
+    [note] = small.plan().notes
+    assert note.endswith(" Its objects are those of this stack"), note
+    small.options["adopt"] = True
+    _, same, *others_ = small.plan().notes
+    assert same == "  same: ConfigMap web, Deployment web, Secret web, Service web"
+    assert others_ == []
+
+    project.edit("templates/web.yaml", "containerPort: 80, protocol: TCP", "containerPort: 80, protocol: UDP")
+    assert "  changed: Deployment web: spec.template.spec.containers" in small.plan().notes
+    small.options["adopt"] = False
+    [note] = small.plan().notes
+    assert note.endswith(" What differs from this stack's: Deployment web"), note
+    # Without its opinion, whatever is written otherwise counts.
+    small.options["dry_run"] = False
+    [note] = small.plan().notes
+    assert note.endswith("this stack's: ConfigMap web, Deployment web, Secret web, Service web"), note
 
 
 def test_drift_is_not_looked_for_where_the_stack_does_not_want_it(small: Small) -> None:
