@@ -92,6 +92,8 @@ def render(
         text = str(error).split("failed to create chart from template: ")[-1]
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         text = text.split("failed to load chart from temp directory: ")[-1]
+        if "UTF-8" in text and (paths := chart_files.not_utf8(chart_files.load(chart))):
+            text += f"\nSave as UTF-8, or leave out by {chart_files.IGNORE}: {', '.join(paths)}"
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
     return flattened(map_leaves((answer.value or {}).get("result", []), whole))

@@ -68,6 +68,18 @@ def leave_out(chart: str, path: str) -> str:
     return f"To leave it out:\n    printf '\\n%s\\n' {rule} >> {shlex.quote(f'{chart}/{IGNORE}')}"
 
 
+def not_utf8(files: Files) -> list[str]:
+    """Return the paths of templates and values that are no text in UTF-8."""
+    wrong = []
+    for path, content in files.items():
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            if path.startswith(("templates/", "values.")):
+                wrong.append(path)
+    return sorted(wrong)
+
+
 def metadata(files: Files) -> dict[str, Any]:
     """Return what Chart.yaml says, empty where it is no mapping or cannot be read."""
     try:
@@ -167,6 +179,8 @@ def _ignore_rules(folder: Path, faults: list[str]) -> list[str]:
         rule = line.strip()
         if "**" in rule and not rule.startswith("#"):
             faults.append(f"{IGNORE} line {number}: Helm knows no `**`. Write a line for each folder")
+        elif re.search(r"(?<!\\)\[[^\]]*$", rule) and not rule.startswith("#"):
+            faults.append(f"{IGNORE} line {number}: there is no `]` for a `[`. Write `\\[` for one in a name")
         elif rule and not rule.startswith("#"):
             rules.append(rule)
     return rules

@@ -118,7 +118,7 @@ def test_a_secret_is_masked_in_every_form_that_a_message_may_quote() -> None:
         assert Secrets([secret]).mask(f"got {text}!") == "got [secret]!"
 
 
-def chart_in(folder: Path, **files: str | bytes) -> Path:
+def chart_in(folder: Path, **files: Any) -> Path:
     """A chart with more files than Chart.yaml, by path."""
     contents = {"Chart.yaml": "{apiVersion: v2, name: some, version: 0.1.0}", **files}
     for path, content in contents.items():
@@ -139,7 +139,7 @@ def faults_of(folder: Path) -> list[str]:
 def test_all_that_helm_cannot_load_is_named_at_once(tmp_path: Path) -> None:
     needs = "{apiVersion: v2, name: a, version: 0.1.0, type: library, dependencies: [{name: sub}, {name: 5}]}"
     folder = chart_in(tmp_path / "a chart", **{"Chart.yaml": needs, "d/big": b"0" * (5 * 1024**2 + 1)})
-    (folder / ".helmignore").write_bytes(b"\xef\xbb\xbf# \xff\n**/x\n/loops\n")
+    (folder / ".helmignore").write_bytes(b"\xef\xbb\xbf# \xff[\n**/x\n/loops\na[1\n")
     (folder / "nothing").symlink_to("nowhere")
     (folder / "itself").symlink_to("itself")
     (folder / "d/up").symlink_to("..")
@@ -151,6 +151,7 @@ def test_all_that_helm_cannot_load_is_named_at_once(tmp_path: Path) -> None:
 
     assert faults_of(folder) == [
         ".helmignore line 2: Helm knows no `**`. Write a line for each folder",
+        ".helmignore line 4: there is no `]` for a `[`. Write `\\[` for one in a name",
         "d/big: has 5.0 MiB; Helm loads no file of more than 5 MiB. To leave it out:",
         "d/up: a link to a folder that it stands in. To remove it:",
         "itself: a link to nothing. To remove it:",
