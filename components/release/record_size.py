@@ -17,7 +17,7 @@ from components.release.secrets import opened
 LIMIT = 1024 * 1024
 """Bytes that a Secret holds."""
 NEARLY = 0.8
-"""Part of `LIMIT` from which on a user is told: how Helm writes the objects is not known, nor their comments."""
+"""Part of `LIMIT` from which on a user is told: the comments that Helm stores with objects are not known."""
 LARGE = LIMIT / 50
 """Bytes in the Secret from which on a part is named."""
 
