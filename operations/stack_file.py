@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pulumi import automation as auto
 
+from components.release import helm_yaml
 from components.release.values import ABSENT, differences, get, leaves, map_leaves, pulumi_path, remove, whole
 from components.release.values import Path as ValuePath
 from operations.stack import stderr_of
@@ -23,6 +24,19 @@ VALUES, IMAGE_TAG = "mern:values", "mern:imageTag"
 
 class StackFileError(Exception):
     """A stack file that cannot be read, or not be edited; for the user."""
+
+
+class _Reader(helm_yaml.Reader):
+    """A reader of YAML as the engine reads a stack file: as Helm reads, but `yes` and `on` are texts."""
+
+    def scalar(self, event: Any) -> Any:
+        value = super().scalar(event)
+        is_text = isinstance(value, bool) and event.value.lower() not in ("true", "false")
+        return event.value if is_text else value
+
+
+def _parsed(content: bytes) -> Any:
+    return next((value for value, _, _ in _Reader(content).documents()), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +62,7 @@ def read(stack: str) -> StackFile:
     path = Path(f"Pulumi.{stack.rsplit('/', 1)[-1]}.yaml")
     try:
         content = path.read_bytes()
-        parsed = yaml.safe_load(content)
+        parsed = _parsed(content)
     except FileNotFoundError:
         known = [file.name for file in sorted(Path().glob("Pulumi.*.yaml"))]
         near = difflib.get_close_matches(path.name, known, n=1)
@@ -112,7 +126,7 @@ def _write(stack: auto.Stack, file: StackFile, config: Mapping[str, Any]) -> Non
 def _wrong_paths(file: StackFile, config: Mapping[str, Any]) -> list[ValuePath]:
     """Return the paths at which the file is not what `config` says."""
     try:
-        now = (yaml.safe_load(file.path.read_bytes()) or {}).get("config") or {}
+        now = (_parsed(file.path.read_bytes()) or {}).get("config") or {}
     except (yaml.YAMLError, ValueError):
         now = {}
     wrong: list[ValuePath] = []

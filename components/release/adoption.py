@@ -10,19 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.release import record
+from components.release import comparison, record
 from components.release.kubernetes_api import Api
-from components.release.manifest import (
-    Object,
-    by_key,
-    comparable,
-    is_hook,
-    is_kept,
-    label_of_key,
-)
+from components.release.manifest import Object, is_kept, label_of_key
 from components.release.record import Record
 from components.release.secrets import opened
-from components.release.values import dotted, leaves, merge_patch
+from components.release.values import dotted, leaves
 
 DESCRIPTION = "Taken over by Pulumi: the objects of revision {revision}, without its values"
 ORIGIN = re.compile(r"(?:Taken over by Pulumi: the objects of revision|Rollback to) (\d+)")
@@ -44,29 +37,37 @@ def with_values(api: Api, revision: Record) -> Record:
     return revision
 
 
-def compare(taken: Record, rendered: Iterable[Object], values: Mapping[str, Any]) -> list[str]:
+def compare(
+    api: Api | None, taken: Record, rendered: Iterable[Object], values: Mapping[str, Any]
+) -> list[str]:
     """Return what taking `taken` over changes: values and objects by name and field, never their contents.
+
+    Args:
+        api: of the cluster; None: it is not asked what is the same.
+        taken: the revision.
+        rendered: the objects of the chart.
+        values: of this stack.
 
     Raises:
         ClusterError: the manifest of `taken` cannot be read.
     """
-    old = by_key(taken.objects(), taken.namespace)
-    new = by_key((item for item in rendered if not is_hook(item)), taken.namespace)
-    changed = {key: _changed_fields(old[key], new[key]) for key in sorted(old.keys() & new.keys())}
-    gone = old.keys() - new.keys()
+    compared = comparison.compare(api, taken.objects(), rendered, taken.namespace)
     notes = [
         f"takes over revision {taken.revision} of {taken.created:%Y-%m-%d %H:%M} UTC: no object is made "
         "anew, and pods restart only where their template differs"
     ]
     for title, keys in (
-        ("same", [key for key, fields in changed.items() if not fields]),
-        ("new", new.keys() - old.keys()),
-        ("deleted", [key for key in gone if not is_kept(old[key])]),
-        ("left behind, by its own annotation", [key for key in gone if is_kept(old[key])]),
+        ("same", [key for key, fields in compared.changed.items() if not fields]),
+        ("new", [*compared.added]),
+        ("deleted", [key for key, item in compared.removed.items() if not is_kept(item)]),
+        (
+            "left behind, by its own annotation",
+            [key for key, item in compared.removed.items() if is_kept(item)],
+        ),
     ):
         if keys:
             notes.append(f"  {title}: {', '.join(sorted(map(label_of_key, keys)))}")
-    for key, fields in changed.items():
+    for key, fields in compared.changed.items():
         if fields:
             shown = [*fields[:MOST_FIELDS], *(["…"] if len(fields) > MOST_FIELDS else [])]
             notes.append(f"  changed: {label_of_key(key)}: {', '.join(shown)}")
@@ -85,10 +86,6 @@ def take_over(api: Api, taken: Record, newest: int | None = None) -> bool:
         ClusterError: the API server refused, or could not be asked.
     """
     return record.append(api, taken, DESCRIPTION.format(revision=taken.revision), newest)
-
-
-def _changed_fields(old: Object, new: Object) -> list[str]:
-    return sorted(_paths(merge_patch(comparable(old), comparable(new))))
 
 
 def _paths(values: Mapping[str, Any]) -> list[str]:

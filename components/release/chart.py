@@ -1,10 +1,8 @@
 """A local chart: the digest of its files, and its rendering by the Helm that will deploy it."""
 
-import fnmatch
 import hashlib
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,45 +11,56 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.release import chart_files, helm_yaml
 from components.release.errors import ChartError
 from components.release.manifest import flattened
 from components.release.secrets import Secrets, opened
 from components.release.values import dotted, leaves, map_leaves, whole
 
 CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
-PACKED = re.compile(r"(charts/[^/]+/)*charts/[^/]+\.tgz")
 
 
 def describe(chart: str) -> str:
     """Return the chart's name, version and the digest of its files, as in `web 0.1.0 (files 3f2a…)`.
 
     The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
-    respected. The folder's path, file times and the line endings of a checkout do not matter.
+    respected. The folder's path, file times, the line endings of a checkout and the packing of sub-charts do
+    not matter.
 
     Raises:
-        ChartError: `chart` is not the folder of a chart.
+        ChartError: `chart` is not the folder of a chart that Helm could deploy.
     """
-    folder = Path(chart)
-    try:
-        meta = yaml.safe_load((folder / "Chart.yaml").read_bytes())
-        name, version = meta["name"], meta["version"]
-    except OSError as error:
-        raise ChartError(f"chart {chart}: cannot read Chart.yaml: {error.strerror}") from None
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise ChartError(f"chart {chart}: Chart.yaml gives no name and version") from None
+    if not (Path(chart) / "Chart.yaml").is_file():
+        raise ChartError(f"chart {chart}: there is no file Chart.yaml")
+    files = chart_files.load(chart)
+    about = chart_files.metadata(files)
+    name, version = about.get("name"), about.get("version")
+    if not name or not version:
+        raise ChartError(f"chart {chart}: Chart.yaml gives no name and version")
+    return f"{name} {version} (files {_digest(files)[:16]})"
+
+
+def _digest(files: chart_files.Files) -> str:
     digest = hashlib.sha256()
-    for path, file in sorted(_files(folder)):
-        content = file.read_bytes()
-        if b"\0" not in content:
-            content = content.replace(b"\r\n", b"\n")
+    for path in sorted(files):
+        content = _essence(path, files[path])
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    return f"{name} {version} (files {digest.hexdigest()[:16]})"
+    return digest.hexdigest()
+
+
+def _essence(path: str, content: bytes) -> bytes:
+    """Return a file without what differs each time that it is checked out, or that a sub-chart is packed."""
+    packed = chart_files.unpacked(content) if chart_files.PACKED.fullmatch(path) else None
+    if packed is not None:
+        return _digest(packed).encode()
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def public_texts(chart: str, values: Mapping[str, Any]) -> list[str]:
     """Return what anybody may see of a chart before it is rendered: its files, and those of its values that
     are no `SecretStr`."""
-    texts = [f"{path}\n{file.read_text('utf-8', 'replace')}" for path, file in _files(Path(chart))]
+    files = chart_files.load(chart)
+    texts = [f"{path}\n{content.decode(errors='replace')}" for path, content in files.items()]
     return texts + [f"{dotted(path)} {leaf}" for path, leaf in leaves(values, lists=True)]
 
 
@@ -90,6 +99,9 @@ def render(
     except Exception as error:  # the SDK raises a bare Exception for every failed call
         text = str(error).split("failed to create chart from template: ")[-1]
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
+        text = text.split("failed to load chart from temp directory: ")[-1]
+        if "UTF-8" in text and (paths := chart_files.not_utf8(chart_files.load(chart))):
+            text += f"\nSave as UTF-8, or leave out by {chart_files.IGNORE}: {', '.join(paths)}"
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
     return flattened(map_leaves((answer.value or {}).get("result", []), whole))
@@ -99,22 +111,24 @@ def crds(chart: str) -> list[dict[str, Any]]:
     """Return the CRDs in the folders crds/ of the chart and of its sub-charts, packed ones too.
 
     Raises:
-        ChartError: a file is no YAML, or a packed chart cannot be read.
+        ChartError: a file is no YAML.
     """
-    found = []
-    for path, file in sorted(_files(Path(chart))):
+    found: list[Any] = []
+    for path, content in _crd_files(chart_files.load(chart)):
         try:
-            if CRD_FILE.fullmatch(path):
-                found += list(yaml.safe_load_all(file.read_bytes()))
-            elif PACKED.fullmatch(path):
-                with tarfile.open(file) as packed:
-                    for member in packed.getmembers():
-                        inner = member.name.partition("/")[2]
-                        if CRD_FILE.fullmatch(inner) and (content := packed.extractfile(member)):
-                            found += list(yaml.safe_load_all(content.read()))
-        except (yaml.YAMLError, tarfile.TarError, OSError):
+            found += helm_yaml.load_all(content)
+        except (yaml.YAMLError, ValueError):
             raise ChartError(f"chart {chart}: {path} cannot be read") from None
     return [item for item in flattened(found) if item.get("kind") == "CustomResourceDefinition"]
+
+
+def _crd_files(files: chart_files.Files) -> Iterator[tuple[str, bytes]]:
+    for path, content in sorted(files.items()):
+        if CRD_FILE.fullmatch(path):
+            yield path, content
+        elif chart_files.PACKED.fullmatch(path):
+            for inner, text in _crd_files(chart_files.unpacked(content) or {}):
+                yield f"{path}: {inner}", text
 
 
 @contextmanager
@@ -130,41 +144,3 @@ def _masked_debug_log(secrets: Secrets) -> Iterator[None]:
         yield
     finally:
         pulumi.log.debug = log
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files that Helm loads: path in the chart, and where it is."""
-    ignore = folder / ".helmignore"
-    rules = ["templates/.?*"]  # Helm's own default
-    if ignore.is_file():
-        lines = ignore.read_text(encoding="utf-8-sig").splitlines()
-        rules += [rule for line in lines if (rule := line.strip()) and not rule.startswith("#")]
-
-    def walk(at: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-        for entry in at.iterdir():
-            path = prefix + entry.name
-            if entry.is_dir():
-                if not _ignored(path, True, rules):
-                    yield from walk(entry, f"{path}/")
-            elif not _ignored(path, False, rules):
-                yield path, entry
-
-    yield from walk(folder, "")
-
-
-def _ignored(path: str, is_dir: bool, rules: list[str]) -> bool:
-    """Apply Helm's rules for `.helmignore` (helm/pkg/ignore), which are not Git's: no `**`; a pattern with a
-    slash is held against the whole path, one without against the last name; `!` ignores all that
-    does *not* match."""
-    return any(_matches(path, is_dir, rule) for rule in rules)
-
-
-def _matches(path: str, is_dir: bool, rule: str) -> bool:
-    negate, rule = rule.startswith("!"), rule.removeprefix("!")
-    if rule.endswith("/") and not is_dir:
-        return negate
-    rule = rule.removesuffix("/")
-    parts = path.split("/") if "/" in rule else [path.rsplit("/", 1)[-1]]
-    wanted = rule.removeprefix("/").replace("[^", "[!").split("/")
-    same = len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
-    return same != negate

@@ -13,7 +13,7 @@ from typing import Any
 from components.release.dry_run import DRY_RUN
 from components.release.findings import Finding, ask_about_each
 from components.release.kubernetes_api import Api
-from components.release.manifest import Object, comparable, label_of
+from components.release.manifest import Object, comparable, label_of, without_system_fields
 from components.release.secrets import MASK, Secrets
 from components.release.values import (
     ABSENT,
@@ -73,7 +73,7 @@ def _compare(
         return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in ignored)
 
     as_recorded = api.merge_patch(path, comparable(item), **{**DRY_RUN, "fieldValidation": "Ignore"})
-    old, new = _without_system_fields(as_recorded), _without_system_fields(live)
+    old, new = without_system_fields(as_recorded), without_system_fields(live)
     texts = []
     for at, was, is_ in sorted(differences(old, new, pair=by_name), key=lambda change: dotted(change[0])):
         if is_ignored(at):
@@ -107,15 +107,6 @@ def _undone(old: Any, new: Any, is_ignored: Callable[[Path], bool], at: Path = (
         undone = {key: _undone(old.get(key), new.get(key), is_ignored, (*at, key)) for key in keys}
         return {key: value for key, value in undone.items() if value is not None}
     return old
-
-
-def _without_system_fields(item: Object) -> dict[str, Any]:
-    meta = {
-        key: value
-        for key, value in item["metadata"].items()
-        if key not in ("managedFields", "resourceVersion", "generation")
-    }
-    return {**{key: value for key, value in item.items() if key != "status"}, "metadata": meta}
 
 
 def _shown(value: Any, at: Path, secrets: Secrets) -> str:

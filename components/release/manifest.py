@@ -103,6 +103,16 @@ def without_chart_version(item: Object) -> dict[str, Any]:
     return {**item, "metadata": {**meta, **({"labels": labels} if "labels" in meta else {})}}
 
 
+def without_system_fields(item: Object) -> dict[str, Any]:
+    """Return a stored object without its status, and without what the API server writes with every change."""
+    meta = {
+        key: value
+        for key, value in item["metadata"].items()
+        if key not in ("managedFields", "resourceVersion", "generation")
+    }
+    return {**{key: value for key, value in item.items() if key != "status"}, "metadata": meta}
+
+
 def update_patch(old: Object, new: Object) -> dict[str, Any]:
     """Return the JSON merge patch for what Helm sends when it upgrades `old` to `new`.
 

@@ -9,7 +9,18 @@ from typing import Any, Literal
 
 import pulumi
 
-from components.release import adoption, chart, crds, description, drift, dry_run, record, stale_lock
+from components.release import (
+    adoption,
+    chart,
+    comparison,
+    crds,
+    description,
+    drift,
+    dry_run,
+    record,
+    record_size,
+    stale_lock,
+)
 from components.release.errors import ChartError, ReleaseError
 from components.release.findings import Finding, texts_of, unchecked_notes
 from components.release.kubernetes_api import Api, ApiError, ClusterError, UnreachableError
@@ -17,12 +28,9 @@ from components.release.manifest import (
     Object,
     by_key,
     comparable,
-    is_hook,
     key_of,
     label_of,
-    label_of_key,
     newly_unsized,
-    without_chart_version,
 )
 from components.release.record import Record
 from components.release.secrets import Secrets, disguised
@@ -134,6 +142,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
     """
     files = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+    nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, provider))
     plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
     try:
@@ -142,6 +151,7 @@ def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api)
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
         plan.notes.append(_note_on_weak(secrets.not_sought))
+    plan.notes += nearly_full
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return plan
@@ -248,9 +258,9 @@ def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
     if args.adopt and newest.status == "deployed" and not description.is_ours(newest):
         plan.taken_over = newest
         plan.secrets |= Secrets.of_objects(newest.objects())
-        plan.notes = adoption.compare(newest, plan.objects, args.values)
+        plan.notes = adoption.compare(_asked(plan), newest, plan.objects, args.values)
     elif not newest.is_pending and not description.is_ours(newest):
-        plan.notes = [_note_on_foreign(newest, plan.objects)]
+        plan.notes = [_note_on_foreign(newest, plan)]
     plan.notes += _note_on_pending(args, newest, api)
     recorded = record.basis(api, newest).objects()
     if newest.status == "deployed" and args.drift != "ignore":
@@ -313,7 +323,7 @@ def _note_on_pending(args: ReleaseArgs, newest: Record, api: Api) -> list[str]:
     return []  # the mending says so itself
 
 
-def _note_on_foreign(newest: Record, rendered: Sequence[Object]) -> str:
+def _note_on_foreign(newest: Record, plan: ReleasePlan) -> str:
     """Return what will be replaced: a revision that this stack has not deployed, or one that failed."""
     made = f"on {newest.created:%Y-%m-%d %H:%M} UTC"
     if newest.status == "failed" or newest.description.startswith("Rollback to "):
@@ -321,24 +331,18 @@ def _note_on_foreign(newest: Record, rendered: Sequence[Object]) -> str:
         made = f"made outside this stack or after a failed deployment {made}"
     else:
         made = f"made outside this stack {made}"
-    differing = _differing(newest, rendered)
-    comparison = f"What differs from this stack's: {', '.join(differing)}" if differing else ""
+    compared = comparison.compare(_asked(plan), newest.objects(), plan.objects, newest.namespace)
+    names = ", ".join(compared.differing)
+    facts = f"What differs from this stack's: {names}" if names else "Its objects are those of this stack"
     return (
         f"revision {newest.revision}, {made}, is {newest.status} ({newest.description}) and will be "
-        f"replaced. {comparison or 'Its objects are those of this stack'}"
+        f"replaced. {facts}"
     )
 
 
-def _differing(newest: Record, rendered: Sequence[Object]) -> list[str]:
-    old, new = (
-        {
-            key: without_chart_version(comparable(item))
-            for key, item in by_key(objects, newest.namespace).items()
-            if not is_hook(item)
-        }
-        for objects in (newest.objects(), rendered)
-    )
-    return sorted(label_of_key(key) for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+def _asked(plan: ReleasePlan) -> Api | None:
+    """Return whom to ask about objects, None where the stack does not want that."""
+    return plan.api if plan.args.dry_run else None
 
 
 def _ask_about_objects(plan: ReleasePlan, recorded: list[dict[str, Any]] | None) -> None:

@@ -11,25 +11,15 @@ import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
+from components.release import helm_yaml
 from components.release.kubernetes_api import Api, ApiError, ClusterError
-from components.release.manifest import Key, Object, flattened, key_of
+from components.release.manifest import Key, Object, by_key, flattened
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):
-    """A reader of YAML like Helm's: a date is a text, and so is a bare `=`, which PyYAML cannot read."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
-        first: [(tag, form) for tag, form in rules if not tag.endswith((":timestamp", ":value"))]
-        for first, rules in _SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +51,7 @@ class Record:
             ClusterError: it is no YAML.
         """
         try:
-            return flattened(yaml.load_all(self.manifest, Loader=_Loader))
+            return flattened(helm_yaml.load_all(self.manifest))
         except (yaml.YAMLError, ValueError):  # whose messages quote what they have read
             raise ClusterError(
                 f"the manifest of revision {self.revision} in Helm's record of {self.name} is no YAML"
@@ -158,16 +148,17 @@ def leave_replicas(api: Api, record: Record, keys: Container[Key]) -> bool:
         False where `record` is out of date.
     """
     text = record.manifest
-    loader = _Loader(text)
-    cuts = []
-    while loader.check_node():
-        node = loader.get_node()
-        item = loader.construct_document(node)
-        if item and key_of(item, record.namespace) in keys:
-            cuts.append(_span(node, "spec", "replicas"))
-    for start, end in reversed(cuts):
-        text = text[:start] + text[end:]
+    for document, start, end in reversed([*helm_yaml.Reader(text).documents()]):
+        objects = by_key(flattened([document]), record.namespace)
+        if any(key in keys for key in objects):
+            items = [_unsized(item) if key in keys else item for key, item in objects.items()]
+            text = text[:start] + "\n---\n".join(map(helm_yaml.dump, items)) + "\n" + text[end:]
     return _rewrite(api, record, manifest=text)
+
+
+def _unsized(item: Object) -> Object:
+    spec = {key: value for key, value in item["spec"].items() if key != "replicas"}
+    return {**item, "spec": spec}
 
 
 def append(api: Api, record: Record, description: str, newest: int | None = None) -> bool:
@@ -203,17 +194,6 @@ def append(api: Api, record: Record, description: str, newest: int | None = None
             return False
         raise
     return _rewrite(api, record, labels={"status": "superseded"}, info={"status": "superseded"})
-
-
-def _span(node: Any, *path: str) -> tuple[int, int]:
-    """Return where in the text the entry at `path` of a mapping stands, with what parts it from the next."""
-    for name in path[:-1]:
-        node = next(value for key, value in node.value if key.value == name)
-    at = next(i for i, (key, _) in enumerate(node.value) if key.value == path[-1])
-    key, value = node.value[at]
-    if at + 1 < len(node.value):
-        return key.start_mark.index, node.value[at + 1][0].start_mark.index
-    return (node.value[at - 1][1].end_mark.index if at else key.start_mark.index), value.end_mark.index
 
 
 def _rewrite(

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from components.chart_values import IMAGES, image_tag_of, shared_image_tag
+from components.release import helm_yaml
 from components.release.values import ABSENT, get, leaves, put, remove
 from operations import credentials
 from operations.credentials import normalized
@@ -105,65 +106,22 @@ class Moved:
 # ---- reading, as Helm reads
 
 
-class HelmLoader(yaml.SafeLoader):
-    """A loader of YAML as Helm reads it: PyYAML differs in booleans, numbers, dates and duplicates."""
+class _Reader(helm_yaml.Reader):
+    """Helm's reader, which notes words that look like text and are not."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-    unquoted: list[int]
-    """Lines of words that look like text and are not."""
+    keys_stand_twice = False
 
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"the key {key.value} stands twice in one mapping"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return node
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.unquoted: set[int] = set()
+        """Their lines."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        made = super().construct_mapping(node, deep=deep)
-        return {key if isinstance(key, str) else json.dumps(key): value for key, value in made.items()}
-
-    def boolean(self, node: Any) -> bool:
-        if node.value.lower() not in ("true", "false"):
-            self.unquoted.append(node.start_mark.line + 1)
-        return node.value.lower() in ("true", "yes", "on", "y")
-
-    def number(self, node: Any) -> int | float:
-        text = node.value.replace("_", "")
-        try:
-            octal = re.sub(r"^([-+]?)0(?=[0-7]+$)", r"\g<1>0o", text)
-            value: int | float = int(octal, 0)
-        except ValueError:
-            value = float(text)
-        if value == int(value):
-            value = int(value)
-        if str(value) != node.value:
-            self.unquoted.append(node.start_mark.line + 1)
+    def scalar(self, event: Any) -> Any:
+        value = super().scalar(event)
+        looks_like_it = value is None or isinstance(value, str) or event.value.lower() == json.dumps(value)
+        if not looks_like_it:
+            self.unquoted.add(event.start_mark.line + 1)
         return value
-
-
-_BOOLEAN = re.compile(
-    r"^(y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
-)
-_NUMBER = re.compile(
-    r"^[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?)$"
-)
-
-
-for _tag, _pattern, _first in (
-    ("bool", _BOOLEAN, "yYnNtTfFoO"),
-    ("null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("merge", re.compile(r"^<<$"), "<"),
-    ("float", _NUMBER, "-+.0123456789"),
-):
-    HelmLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
-HelmLoader.add_constructor("tag:yaml.org,2002:bool", HelmLoader.boolean)
-HelmLoader.add_constructor("tag:yaml.org,2002:float", HelmLoader.number)
-HelmLoader.add_constructor("tag:yaml.org,2002:int", HelmLoader.number)
 
 
 def read(files: list[Path], remarks: list[str]) -> dict[str, Any]:
@@ -180,10 +138,8 @@ def read(files: list[Path], remarks: list[str]) -> dict[str, Any]:
 
 def _load(file: Path, remarks: list[str]) -> dict[str, Any]:
     try:
-        loader = HelmLoader(file.read_bytes())
-        loader.unquoted = []
-        values = loader.get_single_data()
-        json.dumps(values)  # refuses an anchor that contains itself
+        reader = _Reader(file.read_bytes())
+        values = next((value for value, _, _ in reader.documents()), None)
     except OSError as error:
         raise OldValuesError(f"{file}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
@@ -196,7 +152,7 @@ def _load(file: Path, remarks: list[str]) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise OldValuesError(f"{file}: holds no keys and values")
-    for number in sorted(set(loader.unquoted)):
+    for number in sorted(reader.unquoted):
         remarks.append(
             f"{file} line {number}: no quotes, so Helm reads a boolean or a number, and so does this"
         )

@@ -4,7 +4,9 @@ What the engine has no part in is looked at in the plan alone: made in this proc
 with the program helm in the provider's place.
 """
 
+import base64
 import json
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -33,13 +35,16 @@ from components.release import (
     ReleaseArgs,
     ReleasePlan,
     chart,
+    comparison,
     dry_run,
-    plan,
+    helm_yaml,
     plan_release,
     record,
+    record_size,
 )
 from components.release import kubernetes_api as api
 from components.release.secrets import opened
+from components.release.values import map_leaves
 from tests.engine.conftest import Project, Run
 from tests.engine.faults import until
 from tests.engine.test_drift import by_hand
@@ -48,6 +53,11 @@ OTHER = Path(__file__).parents[1] / "charts/other"
 PASSWORD = "made-up-password"
 UNREGISTERED = {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
 NOT_CHECKED = "not checked by the API server: "
+
+CRDS = create_global_resource(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
+)
+WIDGETS = "widgets.example.org"
 
 PROGRAM = """
 import json
@@ -117,7 +127,7 @@ class Small:
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
         manifest = self.run_helm("template", name, folder, values=opened(values))
-        return [item for item in yaml.safe_load_all(manifest) if item]
+        return helm_yaml.load_all(manifest)
 
     def refusals(self) -> list[str]:
         """The refusals of a preview, none where it is accepted."""
@@ -153,7 +163,7 @@ class Small:
         """The objects that a deployment of `planned` changes."""
         there = record.newest(self.api(), "web", self.project.namespace)
         assert there
-        return plan._differing(there, planned.objects)
+        return comparison.compare(None, there.objects(), planned.objects, there.namespace).differing
 
     def assert_nothing_is_left_to_do(self) -> None:
         there, planned = record.newest(self.api(), "web", self.project.namespace), self.plan()
@@ -191,6 +201,19 @@ def small(project: Project, helm: str, monkeypatch: pytest.MonkeyPatch) -> Small
     project.program(PROGRAM)
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     return Small(project=project, helm=helm, kubeconfig=project.cluster.kubeconfig)
+
+
+def widgets() -> dict[str, Any]:
+    """The definition of a kind that takes everything."""
+    names = {"plural": "widgets", "singular": "widget", "kind": "Widget"}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": WIDGETS},
+        "spec": {"group": "example.org", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
 
 
 def listed(text: str) -> list[str]:
@@ -484,15 +507,7 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
     assert small.plan().notes == []
 
     # A kind that the chart itself brings.
-    names = {"plural": "widgets", "singular": "widget", "kind": "Widget"}
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    crd = {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.org"},
-        "spec": {"group": "example.org", "names": names, "scope": "Namespaced", "versions": [version]},
-    }
+    crd = widgets()
     small.write("crds/widgets.yaml", crd)
     widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "web"}, "size": 1}
     file = small.write("templates/widget.yaml", widget)
@@ -511,8 +526,130 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
         small.up()
         change_a_crd(small, crd)
     finally:
-        crds = "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
-        client.delete(create_global_resource(*crds), "widgets.example.org")
+        client.delete(CRDS, WIDGETS)
+
+
+NUMBERS = """
+0 00 0. .0 . 1 01 08 0_8 1. 1.0 1.50 .5 5. .5_0 1_000 _1 1__0 0x 0x1F 0X1f 0x_1 0xFFFFFFFFFFFFFFFFF 0b11
+0B1 0b12 0b 0o17 0O7 0o8 0755 0778 010 1e3 1E+2 1e-2 1.e3 1e 1e+ .e5 .5e3 e3 1e999 1e-999 1e21 1.5e300
+1.2.3 1:30 22:30 12:30:45 190:20:30 1:60 9223372036854775807 9223372036854775808 18446744073709551615
+18446744073709551616 123456789012345678901234567890 9007199254740993
+3.14159265358979323846264338327950288 0.1 1000000 1234567.5 2001-12-14 2001-1-1
+2001-12-14t21:59:43.10-05:00 2001-12-14T21:59:43Z 2001-13-45 20011214 1,000 1/2 1% 5m 1Gi 0.5 1_0.5
+"""
+WORDS = """
+~ null Null NULL nULL nil y Y yes Yes YES yEs n N no No NO nO on On ON oN off Off OFF true True TRUE tRUE
+t false False FALSE f = << <<x inf nan Infinity .in .n . .. a:b a#b a:1 http://a.b/?c=d&e é 日本 \\n \\x41
+a'b a"b <a> x,y -- --- x- -x
+"""
+STYLES = """
+empty:
+quoted: ["", '', "~", '22:30', "1", "\\t\\x41\\u00e9\\U0001F600", 'it''s', "a
+  b
+
+  c", "<<"]
+tags: [!!str 1, !!str , !!int "3", !!float 1, !!bool yes, !!null "", !!binary aGk=, !other x, ! 5]
+time: !!timestamp 2001-01-01
+sets: !!set {a, b}
+pairs: !!omap [a: 1]
+literal: |
+  a
+    b\t
+
+  22:30
+stripped: |-
+  a
+kept: |+
+  a
+
+indented: |2
+    a
+folded: >
+  a
+  b
+
+  c
+   d
+plain: a
+  b
+
+  c
+tab:\ta\tb # no part of it
+list:
+- a
+- - b
+  - c: d
+    e: f
+-
+anchors: &a {x: 1, 2: b}
+again: &a [&b y, *b]
+alias: [*a, *b]
+base: &base {x: 1, y: {z: 1}}
+other: &other {x: 2, w: 3}
+merged: {<<: *base, x: 3}
+merged_last: {x: 3, <<: *base}
+merged_both: {<<: [*base, *other], v: 1}
+quoted_merge: {"<<": 1}
+nested: {a: [{b: [1, 2, {}]}, []], "c": "d"}
+"""
+
+
+def scalars() -> str:
+    """Scalars without quotes in every place that one can have, and every style that has others."""
+    numbers = [sign + number for sign in ("", "-", "+") for number in NUMBERS.split()]
+    words = [word for word in WORDS.split() if word not in ("---", "--", "-x", "<<")]
+    plain = [word for word in dict.fromkeys([*numbers, *words]) if word not in ("-.", "...")]
+    # A key may be no null, and no integer of more than 63 bits; of two that are the same, chance takes one.
+    keys = [
+        word for word in plain if word.lower() not in ("~", "null") and word[-5:] not in ("51615", "75808")
+    ]
+    keys = [*{next(iter(helm_yaml.load(f"{word}: 1"))).lstrip("-0"): word for word in keys}.values()]
+    lines = ["list_of_all:", *(f"- {word}" for word in plain), "keys:"]
+    lines += [f"  {word}: {place}" for place, word in enumerate(keys)]
+    lines += ["flow: [" + ", ".join(word for word in plain if not {*word} & {*",[]{}?"}) + "]"]
+    lines += [f"long: {'a' * 5000} {'b' * 5000}", f"long_number: {'1' * 400}"]
+    return "\n".join(lines) + STYLES
+
+
+def comparable(value: Any) -> str:
+    """With one type of number, as JSON has it."""
+
+    def leaf(item: Any) -> Any:
+        return float(item) if isinstance(item, int) and not isinstance(item, bool) else item
+
+    return json.dumps(map_leaves(value, leaf), indent=1, sort_keys=True)
+
+
+def test_helms_record_is_read_as_helm_reads_it(small: Small) -> None:
+    small.write("crds/widgets.yaml", widgets())
+    text = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: web}\n"
+    template = small.project.folder / "chart/templates/scalars.yaml"
+    template.write_text("\ufeff" + text + scalars())
+    (template.parent / "crlf.yaml").write_bytes(
+        b"apiVersion: v1\r\nkind: ConfigMap\r\nmetadata: {name: crlf}\r\n"
+        b"data:\r\n  t: 22:30\r\n  e : a\r\n  text: |\r\n    a\r\n    b\r\n  on: 'off'\r\n  12_0: '5'\r\n"
+    )
+    (template.parents[1] / "data.bin").write_bytes(random.Random(1).randbytes(550_000))  # nearly too much
+    api = small.api()
+    small.up()
+    try:
+        newest = record.newest(api, "web", small.project.namespace)
+        assert newest
+        for item in newest.objects():
+            if item["kind"] in ("Widget", "ConfigMap") and item["metadata"]["name"] != "web-hook":
+                live = api.get(api.path(item, small.project.namespace))
+                ours = {key: live[key] for key in item if key != "metadata"}
+                wanted = {key: value for key, value in item.items() if key != "metadata"}
+                assert comparable(wanted) == comparable(ours)
+        small.assert_nothing_is_left_to_do()
+        preview = small.run("preview")
+        assert preview.changes == set(), preview.output
+        secret = api.get(record._path("web", small.project.namespace, newest.revision))
+        stored = len(base64.b64decode(secret["data"]["release"]))
+        estimate = record_size.estimate("./chart", small.plan().objects, newest.values)
+        assert abs(estimate / stored - 1) < 0.02
+    finally:
+        small.project.cluster.client.delete(CRDS, WIDGETS)
 
 
 def change_a_crd(small: Small, crd: dict[str, Any]) -> None:
@@ -555,6 +692,50 @@ def change_a_crd(small: Small, crd: dict[str, Any]) -> None:
     ):
         small.plan()
     small.write("crds/widgets.yaml", crd)
+
+
+OTHER_WORDS = {
+    "cpu: {{ .Values.cpu }}": "cpu: 0.01, memory: 1024Mi",
+    "containerPort: {{ .Values.containerPort }}": "containerPort: 80, protocol: TCP",
+    "  annotations:\ndata:": "  annotations: {}\ndata:",
+    "  selector: {app: {{ .Release.Name }}}\n": "  selector: {app: web}\n  type: ClusterIP\n",
+    "targetPort: http": "targetPort: http\n      protocol: TCP",
+    "stringData:\n  password: {{ .Values.password | quote }}": (
+        "data:\n  password: {{ .Values.password | b64enc }}"
+    ),
+    "strategy: {type: {{ .Values.strategy }}}": "revisionHistoryLimit: 10\n  strategy: null",
+    "image: {{ .Values.image }}": "image: {{ .Values.image }}\n          command: null",
+    "httpGet: {path: /, port: http}": (
+        "httpGet: {path: /, port: http, scheme: HTTP}\n            periodSeconds: 10"
+    ),
+}
+"""Texts of the chart, and others that mean the same."""
+
+
+def test_the_same_value_in_other_words_is_no_difference(small: Small) -> None:
+    project = small.project
+    project.edit("templates/web.yaml", "cpu: {{ .Values.cpu }}", "cpu: {{ .Values.cpu }}, memory: 1Gi")
+    others = ("upgrade", "--install", "web", "./chart")
+    small.run_helm(*others, values={"password": PASSWORD})
+    project.edit("templates/web.yaml", ", memory: 1Gi", "")
+    for old, new in OTHER_WORDS.items():
+        project.edit("templates/web.yaml", old, new)
+    [note] = small.plan().notes
+    assert note.endswith(" Its objects are those of this stack"), note
+    small.options["adopt"] = True
+    _, same, *others_ = small.plan().notes
+    assert same == "  same: ConfigMap web, Deployment web, Secret web, Service web"
+    assert others_ == []
+
+    project.edit("templates/web.yaml", "containerPort: 80, protocol: TCP", "containerPort: 80, protocol: UDP")
+    assert "  changed: Deployment web: spec.template.spec.containers" in small.plan().notes
+    small.options["adopt"] = False
+    [note] = small.plan().notes
+    assert note.endswith(" What differs from this stack's: Deployment web"), note
+    # Without its opinion, whatever is written otherwise counts.
+    small.options["dry_run"] = False
+    [note] = small.plan().notes
+    assert note.endswith("this stack's: ConfigMap web, Deployment web, Secret web, Service web"), note
 
 
 def test_drift_is_not_looked_for_where_the_stack_does_not_want_it(small: Small) -> None:

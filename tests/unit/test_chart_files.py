@@ -1,14 +1,19 @@
 """The digest that ties Pulumi's state, Helm's record and the chart's files together."""
 
+import contextlib
+import io
 import os
+import random
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from components.release import ChartError, chart
+from components.release import ChartError, chart, chart_files, record_size
 from components.release.secrets import Secrets
 from sandbox.engine import PROJECT
 
@@ -59,6 +64,8 @@ docs/
 deep/er/*.txt
   spaced.txt
 [^a-y]oo.txt
+/a\\*b.txt
+\\[x].txt
 """
 
 
@@ -75,6 +82,7 @@ def test_the_digest_covers_just_the_files_that_helm_packs(tmp_path: Path, helm: 
     names = [
         *("Chart.yaml", "README.md", "top.txt", "sub/top.txt", "docs/a.txt", "sub/docs/b.txt"),
         *("deep/er/x.txt", "deep/x.txt", "other/deep/er/x.txt", "spaced.txt", "zoo.txt", "boo.txt"),
+        *("a*b.txt", "acb.txt", "[x].txt", "back/a*b.txt"),
         *("templates/a.yaml", "templates/.hidden", "sub/.hidden", "a/docs", ".helmignore"),
     ]
     for name in names:
@@ -90,12 +98,12 @@ def test_the_digest_covers_just_the_files_that_helm_packs(tmp_path: Path, helm: 
     assert "top.txt" not in loaded
     assert "sub/top.txt" in loaded
     # Helm does not list templates and Chart.yaml among the files that templates can read.
-    mine = {path for path, _ in chart._files(folder)}
+    mine = chart_files.load(str(folder)).keys()
     assert mine - {"Chart.yaml", "templates/a.yaml"} == loaded
 
 
 def test_a_folder_without_a_chart_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ChartError, match=r"cannot read Chart\.yaml"):
+    with pytest.raises(ChartError, match=r"there is no file Chart\.yaml"):
         chart.describe(str(tmp_path))
     (tmp_path / "Chart.yaml").write_text("name: [")
     with pytest.raises(ChartError, match="gives no name and version"):
@@ -108,3 +116,157 @@ def test_a_secret_is_masked_in_every_form_that_a_message_may_quote() -> None:
     assert Secrets.of_values(values).holds(secret)
     for text in (secret, r"it's \"quoted\"\n", "it''s \"quoted\"\n"):
         assert Secrets([secret]).mask(f"got {text}!") == "got [secret]!"
+
+
+def chart_in(folder: Path, **files: Any) -> Path:
+    """A chart with more files than Chart.yaml, by path."""
+    contents = {"Chart.yaml": "{apiVersion: v2, name: some, version: 0.1.0}", **files}
+    for path, content in contents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def faults_of(folder: Path) -> list[str]:
+    """The first line of each fault."""
+    with pytest.raises(ChartError) as caught:
+        chart.describe(str(folder))
+    title, *lines = str(caught.value).splitlines()
+    assert title == f"Helm cannot deploy chart {folder}:"
+    return [line.strip() for line in lines if not line.startswith("    ")]
+
+
+def test_all_that_helm_cannot_load_is_named_at_once(tmp_path: Path) -> None:
+    needs = "{apiVersion: v2, name: a, version: 0.1.0, type: library, dependencies: [{name: sub}, {name: 5}]}"
+    folder = chart_in(tmp_path / "a chart", **{"Chart.yaml": needs, "d/big": b"0" * (5 * 1024**2 + 1)})
+    (folder / ".helmignore").write_bytes(b"\xef\xbb\xbf# \xff[\n**/x\n/loops\na[1\n")
+    (folder / "nothing").symlink_to("nowhere")
+    (folder / "itself").symlink_to("itself")
+    (folder / "d/up").symlink_to("..")
+    (folder / "loops").symlink_to(".")  # ignored before it is followed, unlike a link to nothing
+    (folder / "outside").symlink_to(tmp_path / "more")
+    (tmp_path / "more").mkdir()
+    os.mkfifo(folder / "pipe")
+    (Path(os.fsdecode(os.fsencode(folder) + b"/\xff"))).touch()
+
+    assert faults_of(folder) == [
+        ".helmignore line 2: Helm knows no `**`. Write a line for each folder",
+        ".helmignore line 4: there is no `]` for a `[`. Write `\\[` for one in a name",
+        "d/big: has 5.0 MiB; Helm loads no file of more than 5 MiB. To leave it out:",
+        "d/up: a link to a folder that it stands in. To remove it:",
+        "itself: a link to nothing. To remove it:",
+        "nothing: a link to nothing. To remove it:",
+        "pipe: neither a file nor a folder. To remove it:",
+        "\ufffd: its name is not UTF-8. Rename it",
+    ]
+
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).unlink()
+    (folder / ".helmignore").write_text("/loops")  # and no line's end
+    while commands := pasteable(folder):
+        for command in commands:
+            subprocess.run(command, shell=True, check=True)
+    assert faults_of(folder) == [
+        "Chart.yaml: depends on 5, sub, not there in the folder charts. To fetch it:",
+        "Chart.yaml: its type is library, and Helm deploys only those of type application",
+    ]
+    (folder / "Chart.yaml").write_text(needs.replace("type: library,", "").replace(", {name: 5}", ""))
+    (folder / "charts/sub").mkdir(parents=True)
+    (folder / "charts/sub/Chart.yaml").write_text("{apiVersion: v2, name: sub, version: 0.1.0}")
+    assert chart.describe(str(folder))
+
+
+def pasteable(folder: Path) -> list[str]:
+    """The commands that are printed, those of helm excepted."""
+    with pytest.raises(ChartError) as caught:
+        chart.describe(str(folder))
+    lines = str(caught.value).splitlines()
+    return [line.strip() for line in lines if line.startswith("    ") and "helm dependency" not in line]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, who can read all: this is what the system says to others."""
+    folder = chart_in(tmp_path / "chart", secret="x")
+
+    def read(file: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert faults_of(folder) == [
+        "Chart.yaml: cannot be read: Permission denied. To leave it out:",
+        "secret: cannot be read: Permission denied. To leave it out:",
+    ]
+
+
+def test_a_folder_of_any_depth_is_read(tmp_path: Path) -> None:
+    folder = chart_in(tmp_path / "chart")
+    before = chart.describe(str(folder))
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(1200):  # as deep as Python does not go by recursion
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(os.open("file", os.O_CREAT, dir_fd=at))
+    os.close(at)
+    try:
+        assert chart.describe(str(folder)) != before
+    finally:
+        subprocess.run(["rm", "-r", folder / "d"], check=True)
+
+
+def packed(time: int, **files: str) -> bytes:
+    """A chart as `helm package` packs it, at some time."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for path, text in files.items():
+            info = tarfile.TarInfo(f"sub/{path}")
+            info.size, info.mtime = len(text), time
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+def test_a_sub_chart_that_is_packed_anew_is_the_same_chart(tmp_path: Path) -> None:
+    about = "{apiVersion: v2, name: sub, version: 0.1.0}"
+    file = "charts/sub-0.1.0.tgz"
+    inner = {time: packed(time, **{"Chart.yaml": about}) for time in (1, 2)}
+    digests = []
+    for content in (
+        packed(1, **{"Chart.yaml": about}),
+        packed(999999999, **{"Chart.yaml": about.replace("\n", "\r\n")}),
+        packed(1, **{"Chart.yaml": about, "templates/a.yaml": "a: b"}),
+        b"no archive",
+        inner[1][:60],
+    ):
+        folder = chart_in(tmp_path / "chart", **{file: content, "Chart.yaml": NEEDS_SUB})
+        with contextlib.suppress(ChartError):  # where it is no archive
+            digests.append(chart.describe(str(folder)))
+        shutil.rmtree(folder)
+    assert digests[0] == digests[1] != digests[2]
+    assert len(digests) == 3
+    # Elsewhere it is a file that templates may read.
+    data = [chart.describe(str(chart_in(tmp_path / f"{time}", data=inner[time]))) for time in inner]
+    assert data[0] != data[1]
+
+
+NEEDS_SUB = "{apiVersion: v2, name: a, version: 0.1.0, dependencies: [{name: sub}]}"
+
+
+def test_a_record_that_no_secret_holds_is_refused_by_the_names_of_the_largest_files(tmp_path: Path) -> None:
+    def said(size: int, values: Any = None) -> list[str]:
+        folder = chart_in(tmp_path / "chart", **{"docs/it's [1].mp4": random.Random(1).randbytes(size)})
+        item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}}
+        return record_size.require_room(str(folder), "shop/web", [item], values or {})
+
+    assert said(10_000) == []
+    [note] = said(750_000)
+    assert note.startswith("Helm's record of release shop/web takes about 9")
+    with pytest.raises(ChartError) as caught:
+        said(900_000)
+    first, _, *rest = str(caught.value).splitlines()
+    assert first.startswith(f"Helm cannot store release shop/web of chart {tmp_path}/chart: its record would")
+    assert first.endswith("compressed. The largest:")
+    subprocess.run(rest[-1], shell=True, check=True)
+    assert said(900_000) == []
+    with pytest.raises(ChartError, match="the values of the release: ") as caught:
+        said(900_000, {"secret": SecretStr(random.Random(1).randbytes(900_000).hex())})
+    assert ".helmignore" not in str(caught.value)

@@ -256,7 +256,7 @@ def test_later_files_win_as_in_helm(tmp_path: Path) -> None:
 PITFALLS = """
 a: [yes, no, on, off, y, n, Y, N, True, FALSE, ~, null, "yes"]
 b: [1e3, 1E+2, .5, 1., 1.10, 010, 08, 0x1F, 0b11, 0o17, 1_000, 111111111111, 012345678901, -1, +1, 1:30]
-c: [2024-01-01, 2024-01-01T10:00:00Z, 12:30:45, .inf2, 1.2.3, -, 1e, 0x, 5m, "1"]
+c: [2024-01-01, 2024-01-01T10:00:00Z, 12:30:45, .inf2, 1.2.3, -, 1e, 0x, 5m, "1", 1e999, !vault x, =]
 d: &d {x: 1, y: 2}
 e: {<<: *d, x: 3}
 f: {8080: a, true: b, 1.5: c}
@@ -283,12 +283,13 @@ def test_values_are_read_as_helm_reads_them(tmp_path: Path, helm: str) -> None:
     ("text", "said"),
     [
         (f"a: {PASSWORD}\na: 2", "line 2: the key a stands twice in one mapping"),
-        (f"a: [{PASSWORD}", "line 1: expected ',' or ']', but got '<stream end>'"),
+        (f"a: [{PASSWORD}", "line 2: did not find expected ',' or ']'"),
         (f"- {PASSWORD}", ": holds no keys and values"),
-        ("a: {{ .Values.b }}", "line 1: found unhashable key"),
-        ("a: &a [*a]", ": is not a YAML file that Helm could read"),
-        ("a: 1e999", ": is not a YAML file that Helm could read"),
-        (f"a: !vault {PASSWORD}", "line 1: could not determine a constructor for the tag '!vault'"),
+        ("a: {{ .Values.b }}", "line 1: a key that is a mapping, a list or null"),
+        ("a: &a [*a]", "line 1: an alias of an anchor that is not there, or contains it"),
+        ("a: .inf", "line 1: a number without end, which JSON does not have"),
+        (f"a: !!int {PASSWORD}", "line 1: a value that is no int, as its tag says"),
+        (f"a: !!binary {PASSWORD}", ": is not a YAML file that Helm could read"),
     ],
 )
 def test_a_file_that_helm_could_not_read_is_refused_by_line(tmp_path: Path, text: str, said: str) -> None:

@@ -475,7 +475,7 @@ def test_what_a_release_of_somebody_else_holds_is_never_in_its_comparison() -> N
     secrets = Secrets.of_objects(old.objects())
     assert secrets.holds(URI)
     assert secrets.holds(MARK)
-    notes = "\n".join(adoption.compare(old, [], {}))
+    notes = "\n".join(adoption.compare(None, old, [], {}))
     assert "deleted: Deployment web, Secret web" in notes
     assert "values given there and not by this stack: password, uri.of" in notes
     assert not seen(notes)

@@ -16,6 +16,7 @@ from components.release.kubernetes_api import ApiError, UnreachableError
 from components.release.record import Record
 from components.release.secrets import Secrets
 from components.service_account_role import ROLE_ANNOTATION
+from operations import stack_file
 from operations.__main__ import main
 from operations.ci import engine
 from operations.rollback import chart_history, rollback
@@ -100,6 +101,27 @@ def test_what_the_program_adds_is_taken_out_again() -> None:
     mine = {"pythonScript": {"serviceAccount": {"annotations": {ROLE_ANNOTATION: "of my own"}}}}
     kept = back(found, values=mine)["mern:values"]["pythonScript"]
     assert kept["serviceAccount"]["annotations"][ROLE_ANNOTATION].endswith(":role/script")
+
+
+def test_a_stack_file_is_read_as_the_engine_reads_it(folder: Path) -> None:
+    """So the real command line has answered: `pulumi config --json` over this file."""
+    more = "p: [on, off], r: True, s: 1:30, 5: x, true: z, i: 2024-11-24"
+    words = "a: 22:30, b: 1e3, c: yes, d: 1.0, e: 0o17, f: 1_000, g: 08, h: 010, k: =, l: 0x1f, m: .5, o: y"
+    (folder / "Pulumi.shop.yaml").write_text(f"config: {{'mern:values': {{{words}, {more}}}}}")
+    engines: dict[str, Any] = {
+        "a": "22:30",
+        "b": 1000,
+        "c": "yes",
+        "d": 1,
+        "e": 15,
+        "f": 1000,
+        "g": 8,
+        "h": 8,
+    }
+    engines |= {"k": "=", "l": 31, "m": 0.5, "o": "y", "p": ["on", "off"], "r": True, "s": "1:30"}
+    engines |= {"5": "x", "true": "z", "i": "2024-11-24"}
+    file = stack_file.read("shop")
+    assert restored_config(revision(**engines), history_of(revision(**engines)), file.config).changes == []
 
 
 @pytest.mark.parametrize(

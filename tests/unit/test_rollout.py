@@ -200,6 +200,11 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: other}
 spec: {replicas: 3}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: merged, annotations: &notes {at: 22:30, "é": "\\U0001F600\\x85\\x7F"}}
+spec: {<<: &size {replicas: 3}, template: {metadata: {annotations: *notes}}}
 """
 
 
@@ -208,20 +213,20 @@ def test_the_number_of_pods_goes_out_of_the_record_where_it_is_left_to_others_an
     silent = [
         {**item, "spec": {}}
         for item in stored.objects()
-        if item["metadata"]["name"] in ("block", "last", "flow", "text")
+        if item["metadata"]["name"] in ("block", "last", "flow", "text", "merged")
     ]
     patches: list[Any] = []
     api: Any = Fake(packed("deployed"), patches)
 
     keys = newly_unsized(silent, stored.objects(), "shop")
-    assert {key[3] for key in keys} == {"block", "last", "flow"}
+    assert {key[3] for key in keys} == {"block", "last", "flow", "merged"}
     assert record.leave_replicas(api, stored, keys)
 
     data = base64.b64decode(base64.b64decode(patches[0]["data"]["release"]))
     release = json.loads(gzip.decompress(data))
     after = replace(stored, manifest=release["manifest"]).objects()
     wanted = stored.objects()
-    for item in wanted[:3]:
+    for item in (*wanted[:3], wanted[-1]):
         del item["spec"]["replicas"]
     assert after == wanted
     assert release["info"] == {"status": "deployed"}
