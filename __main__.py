@@ -6,7 +6,7 @@ from components import preflight
 from components.cluster import connect
 from components.load_balancer_controller import LoadBalancerController
 from components.mern_application import MernApplication, plan_application
-from components.release import quiet_exit
+from components.release import StackState, quiet_exit
 from settings import Settings
 
 with quiet_exit():  # nothing of the language host stands below what this says
@@ -15,9 +15,10 @@ with quiet_exit():  # nothing of the language host stands below what this says
 
     # Whatever can refuse the deployment does so here, before anything but the providers is registered:
     # `pulumi up` in CI shows no preview, and a bad chart must not leave half of the stack changed.
-    plan = plan_application(settings, cluster)
+    state = StackState.read()
+    plan = plan_application(settings, cluster, state)
     preflight.check(settings, cluster, plan)
-    controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster)
+    controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster, state)
 
     controller = LoadBalancerController.install(controller_args, cluster)
     application = MernApplication("mern", plan, settings, cluster, [controller] if controller else [])
@@ -26,7 +27,7 @@ with quiet_exit():  # nothing of the language host stands below what this says
     pulumi.export("namespace", plan.args.namespace)
     pulumi.export("release", plan.args.name)
     pulumi.export("chart", plan.description)
-    pulumi.export("revision", application.release.status["revision"])
+    pulumi.export("revision", application.release.status.apply(lambda it: it and it["revision"]))
     pulumi.export("hosts", application.hosts)
     pulumi.export("url", application.url)
     pulumi.export("loadBalancer", application.address)

@@ -17,7 +17,7 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
 from components.ingress import AUTO_MODE
-from components.release import Api, ClusterError, crds
+from components.release import Api, ClusterError, StackState, crds
 from components.release.findings import texts_of, unchecked_notes
 from components.release.manifest import Object
 from components.service_account_role import (
@@ -46,6 +46,7 @@ CONTROLLER_GEN = (0, 19, 0)
 # Where that list of permissions holds; the isolated partitions have lists of their own.
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
+COMPONENT = "LoadBalancerController"
 NAME = "load-balancer-controller"
 NAMESPACE = "kube-system"
 # What the role trusts, and what the chart creates.
@@ -112,15 +113,19 @@ class LoadBalancerController(pulumi.ComponentResource):
 
     @classmethod
     def plan(
-        cls, settings: LoadBalancerControllerSettings, cluster: Cluster
+        cls, settings: LoadBalancerControllerSettings, cluster: Cluster, state: StackState
     ) -> LoadBalancerControllerArgs | None:
         """Return what this stack has to install, None where it installs nothing.
 
         Raises:
             pulumi.RunError: the cluster is in a partition of AWS that has other permissions, the chart
-                cannot be had, or the cluster has a controller or its CRDs that are not this stack's.
+                cannot be had, the cluster has a controller or its CRDs that are not this stack's, or this
+                stack's would be deleted while it is needed.
         """
+        own = state.of_types(cluster.type_of(COMPONENT))
         if settings.mode != "install":
+            for urn in own:
+                _require_not_needed(settings.mode, cluster.api, urn)
             return None
         assert cluster.eks is not None  # Settings has seen to it  # noqa: S101
         if cluster.eks.partition not in PARTITIONS:
@@ -129,7 +134,7 @@ class LoadBalancerController(pulumi.ComponentResource):
                 f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
                 "      pulumi config set --path 'mern:loadBalancerController.mode' none"
             )
-        _require_no_other_owner(cluster.api)
+        _require_no_other_owner(cluster.api, is_own=bool(own))
         return LoadBalancerControllerArgs(
             cluster=cluster.eks,
             api=cluster.api,
@@ -153,7 +158,7 @@ class LoadBalancerController(pulumi.ComponentResource):
         self, args: LoadBalancerControllerArgs, cluster: Cluster, guard: pulumi.ResourceHook
     ) -> None:
         opts = pulumi.ResourceOptions(providers=[cluster.provider, cluster.aws_provider])
-        super().__init__(cluster.type_of("LoadBalancerController"), NAME, None, opts)
+        super().__init__(cluster.type_of(COMPONENT), NAME, None, opts)
         self._args = args
         self._guard = guard
         # Known now, so that a preview shows the release's values before the role exists.
@@ -241,7 +246,8 @@ def _removal_guard(api: Api) -> pulumi.ResourceHook:
         if needing:
             raise RuntimeError(
                 "the load balancer controller is still needed, and without it these could never be deleted: "
-                f"{', '.join(needing)}. Delete them first, or let another stack own the controller."
+                f"{', '.join(needing)}. Delete them first, or hand the controller over to another stack: "
+                "docs/day-two.md, Change an owner."
             )
 
     return pulumi.ResourceHook(f"{NAME}-guard", refuse)
@@ -253,6 +259,37 @@ def _in_use(api: Api) -> Iterator[str]:
             meta = item["metadata"]
             if any(name.partition("/")[0].endswith("k8s.aws") for name in meta.get("finalizers") or []):
                 yield f"{kind} {meta['namespace']}/{meta['name']}"
+
+
+def _require_not_needed(mode: str, api: Api, urn: str) -> None:
+    """Refuse to delete this stack's controller by a change of its mode: `existing` says that one stays, and
+    with any mode what it keeps in AWS could never be deleted without it.
+
+    Args:
+        mode: the one that is set.
+        api: of the cluster.
+        urn: of the controller in this stack's state.
+
+    Raises:
+        pulumi.RunError: it is needed.
+    """
+    stack, key = pulumi.get_stack(), "mern:loadBalancerController.mode"
+    try:
+        needing = list(_in_use(api))
+    except ClusterError as error:
+        by = f"; what still needs it could not be read: {error}"
+    else:
+        if not needing and mode != "existing":
+            return
+        by = f"; still needed for: {', '.join(needing)}" if needing else ""
+    raise pulumi.RunError(
+        f"{key} is {mode}, but the cluster's controller is this stack's, and would be deleted{by}\n"
+        f"      to keep it: pulumi config set --path '{key}' install --stack {stack}\n"
+        f"      to give it to another stack, which has mode install: pulumi state move --source {stack} "
+        f"--dest STACK '{urn}'\n"
+        "      to delete it: first delete what needs it (this stack's Ingress by mern:values "
+        "ingress.enabled: false and `pulumi up`), then set the mode to none"
+    )
 
 
 def controllers(api: Api) -> list[Object]:
@@ -273,8 +310,12 @@ def controllers(api: Api) -> list[Object]:
     ]
 
 
-def _require_no_other_owner(api: Api) -> None:
+def _require_no_other_owner(api: Api, is_own: bool) -> None:
     """Refuse to install over what another stack or tool has installed: both would fight over it.
+
+    Args:
+        api: of the cluster.
+        is_own: whether this stack's state holds the controller, which may come from another stack's.
 
     Raises:
         pulumi.RunError: the cluster has a controller, an IngressClass or CRDs that are not this stack's.
@@ -286,6 +327,8 @@ def _require_no_other_owner(api: Api) -> None:
         "whose its CRDs are": _other_crds,
     }
     for subject, question in questions.items():
+        if is_own and question is _other_controllers:
+            continue
         try:
             faults += [f"{fault}\n      {remedy}" for fault, remedy in question(api)]
         except ClusterError as error:
@@ -456,6 +499,8 @@ def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "annotations": annotations},
         "replicaCount": 2,
         "podDisruptionBudget": {"maxUnavailable": 1},
+        # A pod keeps the identity that it was started with: with another one they have to start anew.
+        "podAnnotations": {"mern/identity": args.identity},
         # The first listing of all pods takes far more memory than the controller needs later.
         "resources": {
             "requests": {"cpu": "100m", "memory": "256Mi"},

@@ -1,6 +1,7 @@
 """The MERN application on a cluster: its namespace, and the release of its chart."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import pulumi
@@ -10,20 +11,23 @@ from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, commands_to_unprotect, controller_of
 from components.release import (
+    Api,
     ChartRelease,
     ClusterError,
     ReleaseArgs,
     ReleasePlan,
+    StackState,
     plan_release,
 )
-from components.service_account_role import (
-    ServiceAccountRole,
-    ServiceAccountRoleArgs,
-    associate,
-    role_arn,
-)
-from settings import NamespaceSettings, Settings
+from components.release.plan import COMPONENT as RELEASE_COMPONENT
+from components.release.plan import RELEASE as RELEASE_TYPE
+from components.service_account_role import COMPONENT as ROLE_COMPONENT
+from components.service_account_role import ServiceAccountRole, ServiceAccountRoleArgs, role_arn
+from settings import Settings
 
+COMPONENT = "MernApplication"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+PATCH = "kubernetes:core/v1:NamespacePatch"
 RELEASE = "mern"
 CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
@@ -32,14 +36,18 @@ SCRIPT = "python-script"
 NO_ADDRESS = "none yet: the load balancer is being made; `pulumi up` again shows its address"
 
 
-def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
+def plan_application(settings: Settings, cluster: Cluster, state: StackState) -> ReleasePlan:
     """Render the chart with this stack's values, before anything is registered.
 
     Raises:
         ChartError: the chart cannot be rendered, its schema refuses `mern:values`, or the API server
             refuses objects.
-        pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime.
+        pulumi.RunError: `mern:release.timeout` is too short for a rollout without downtime, or the
+            deployment would delete what serves, or what is not this stack's, by a change of its owner.
     """
+    component = cluster.type_of(COMPONENT)
+    _require_same_namespace(settings.namespace.name, component, state)
+    _require_other_role(settings, cluster, component, state)
     role = _irsa_role(settings, cluster.eks)
     values = values_of_stack(settings, cluster, release=RELEASE, role=role)
     args = ReleaseArgs(
@@ -52,21 +60,38 @@ def plan_application(settings: Settings, cluster: Cluster) -> ReleasePlan:
         dry_run=settings.release.dry_run,
         drift=settings.release.drift,
         leave=settings.release.leave,
+        parents=[component],
         adopt=settings.release.adopt,
         adopt_command=f"pulumi config set --path 'mern:release.adopt' true --stack {pulumi.get_stack()}",
         unlock_revision=settings.release.unlock_revision,
         unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
         f"--stack {pulumi.get_stack()}",
     )
-    plan = plan_release(args, cluster.provider, cluster.api)
+    plan = plan_release(args, cluster.provider, cluster.api, state)
+    plan.notes += _owner_of_namespace(settings, cluster, component, state)
     _require_sufficient_timeout(plan)
     ingress = Ingress.rendered(plan.objects)
+    _warn_of_another_load_balancer(plan, ingress)
     if cluster.eks and ingress and ingress.is_protected:
         pulumi.log.warn(
             "the load balancer is protected from deletion: while mern:values ingress.loadBalancerAttributes "
             "has deletion_protection.enabled, `pulumi destroy` refuses"
         )
     return plan
+
+
+def _warn_of_another_load_balancer(plan: ReleasePlan, ingress: Ingress | None) -> None:
+    """Warn where an Ingress that serves gets another class: whoever served the old one deletes its load
+    balancer."""
+    with contextlib.suppress(ClusterError):  # then the plan says that the cluster cannot be asked
+        live = ingress and plan.newest and Ingress.live(plan.api, plan.args.namespace, ingress.name)
+        if ingress and live and live.address and live.class_name != ingress.class_name:
+            pulumi.log.warn(
+                f"Ingress {ingress.name} changes its class from {live.class_name} to {ingress.class_name}: "
+                f"its load balancer {live.address} is deleted and another one made, and the hosts are out of "
+                "reach until they point to that. Without a gap: deploy a second stack (docs/day-two.md, "
+                "Change an owner)"
+            )
 
 
 def _require_sufficient_timeout(plan: ReleasePlan) -> None:
@@ -96,16 +121,101 @@ def _irsa_role(settings: Settings, eks: EksCluster | None) -> str | None:
     return script.role_arn or (role_arn(eks, SCRIPT) if eks else None)
 
 
+def _require_same_namespace(namespace: str, component: str, state: StackState) -> None:
+    """Refuse to move a release: it would get another load balancer, and the one that the hosts point to would
+    be deleted, with the namespace and whatever else is in it.
+
+    Raises:
+        pulumi.RunError: this stack has deployed to another namespace.
+    """
+    stack = pulumi.get_stack()
+    for outputs in state.of_types(component, RELEASE_COMPONENT, RELEASE_TYPE).values():
+        old = outputs["namespace"]
+        if old != namespace:
+            raise pulumi.RunError(
+                f"mern:namespace.name is {namespace}, but this stack's release serves in namespace {old}, "
+                "and a stack stays in its namespace. Nothing was changed.\n"
+                f"      to stay: pulumi config set --path 'mern:namespace.name' {old} --stack {stack}\n"
+                f"      to move: pulumi stack init NEW --copy-config-from {stack}\n"
+                "        deploy NEW, let the hosts point to its load balancer, then destroy this stack"
+            )
+
+
+def _owner_of_namespace(settings: Settings, cluster: Cluster, component: str, state: StackState) -> list[str]:
+    """Return what the user should know of a namespace that changes its owner.
+
+    Raises:
+        pulumi.RunError: it is somebody else's and would become this stack's, or it is not there and this
+            stack is not to make it; in an `up` also: that could not be checked.
+    """
+    name, mode = settings.namespace.name, settings.namespace.mode
+    owned, labelled = (
+        any(outputs["metadata"]["name"] == name for outputs in state.of_types(component, type_).values())
+        for type_ in (NAMESPACE, PATCH)
+    )
+    if owned and mode == "existing":
+        return [f"namespace {name} is no longer this stack's: it stays, and `pulumi destroy` leaves it there"]
+    if owned or (labelled and mode == "existing"):
+        return []
+    try:
+        exists = _has_namespace(cluster.api, name)
+    except ClusterError as error:
+        text = f"whether namespace {name} is there, and somebody else's, could not be checked: {error}"
+        if pulumi.runtime.is_dry_run():
+            return [text]
+        raise pulumi.RunError(f"{text}.\nNothing was changed.") from None
+    command = f"pulumi config set --stack {pulumi.get_stack()} --path"
+    if mode == "existing" and not exists:
+        raise pulumi.RunError(
+            f"mern:namespace.mode is existing, but namespace {name} is not there. Nothing was changed.\n"
+            f"      its owner makes it: kubectl create namespace {name}\n"
+            f"      or this stack does: {command} 'mern:namespace.mode' create"
+        )
+    if mode == "existing" or not exists:
+        return []
+    if not settings.release.adopt:
+        raise pulumi.RunError(
+            f"mern:namespace.mode is create, but namespace {name} is there and not this stack's. Nothing was "
+            f"changed.\n      to leave it to its owner: {command} 'mern:namespace.mode' existing\n"
+            "      to make it this stack's, so that `pulumi destroy` deletes it with all that is in it: "
+            f"{command} 'mern:release.adopt' true"
+        )
+    return [f"namespace {name} becomes this stack's: `pulumi destroy` deletes it with all that is in it"]
+
+
+def _has_namespace(api: Api, name: str) -> bool:
+    return api.find(f"/api/v1/namespaces/{name}") is not None
+
+
+def _require_other_role(settings: Settings, cluster: Cluster, component: str, state: StackState) -> None:
+    """Refuse a script's role of somebody else that is the one this stack has made, and would delete.
+
+    Raises:
+        pulumi.RunError: it is.
+    """
+    script = settings.python_script
+    if script is None or cluster.eks is None or script.role_arn != role_arn(cluster.eks, SCRIPT):
+        return
+    if state.of_types(component, ROLE_COMPONENT, "aws:iam/role:Role"):
+        raise pulumi.RunError(
+            "mern:pythonScript.roleArn names the role that this stack has made for mern:pythonScript.policy, "
+            "would delete now, and so leave the script without one. Nothing was changed. Put the policy "
+            "back, or name a role of another owner\n"
+            "      pulumi config set --path 'mern:pythonScript.roleArn' ARN "
+            f"--stack {pulumi.get_stack()}"
+        )
+
+
 class MernApplication(pulumi.ComponentResource):
     """The release in its namespace, and the script's role."""
 
     release: ChartRelease
     hosts: list[str]
     """The names that the load balancer answers to; empty: any."""
-    url: pulumi.Output[str] | None
+    url: pulumi.Output[str | None] | None
     """Where a browser reaches the application: None without an Ingress; a sentence while there is no
     load balancer."""
-    address: pulumi.Output[str] | None
+    address: pulumi.Output[str | None] | None
     """The load balancer's own name in DNS, for the hosts to point to; otherwise like `url`."""
 
     def __init__(
@@ -117,15 +227,11 @@ class MernApplication(pulumi.ComponentResource):
         depends_on: list[pulumi.Resource],
     ) -> None:
         providers = [each for each in (cluster.provider, cluster.aws_provider) if each]
-        super().__init__(
-            cluster.type_of("MernApplication"), name, None, pulumi.ResourceOptions(providers=providers)
-        )
+        super().__init__(cluster.type_of(COMPONENT), name, None, pulumi.ResourceOptions(providers=providers))
         labels = {controller_of(settings.load_balancer_controller.mode).readiness_gate: "enabled"}
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
         opts = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
-        if settings.release.adopt and plan.exists and settings.namespace.mode == "create":
-            opts.import_ = settings.namespace.name  # which the engine ignores where it is in the state
-        namespace = _namespace(name, settings.namespace, labels, opts)
+        namespace = _namespace(name, settings, plan, labels, opts)
         role = _script_role(settings, cluster, plan, self)
         self.release = ChartRelease(
             name,
@@ -142,10 +248,10 @@ class MernApplication(pulumi.ComponentResource):
         self.hosts = ingress.hosts if ingress else []
         self.url = self.address = None
         if ingress:
-            self.address = self.release.status.apply(lambda _: _address(plan))
+            self.address = self.release.status.apply(lambda status: _address(plan) if status else None)
             self.url = self.address.apply(
                 # In place of a name in DNS it can be a sentence.
-                lambda address: address if " " in address else ingress.url(address)
+                lambda address: ingress.url(address) if address and " " not in address else address
             )
         self.register_outputs({})
 
@@ -159,21 +265,16 @@ def _script_role(
         return []
     job = next(item for item in plan.objects if item["kind"] == "CronJob")
     account = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"]
-    opts = pulumi.ResourceOptions(parent=parent)
-    if script.policy is not None:
-        args = ServiceAccountRoleArgs(
-            cluster=cluster.eks,
-            namespace=plan.args.namespace,
-            service_account=account,
-            identity=script.identity,
-            description=f"python-script of {plan.args.namespace} in EKS cluster {cluster.eks.name}",
-            policy=script.policy,
-        )
-        return [ServiceAccountRole(SCRIPT, args, opts)]
-    if script.identity == "pod-identity":
-        assert script.role_arn  # Settings has seen to it  # noqa: S101
-        return [associate(SCRIPT, cluster.eks, plan.args.namespace, account, script.role_arn, opts)]
-    return []
+    args = ServiceAccountRoleArgs(
+        cluster=cluster.eks,
+        namespace=plan.args.namespace,
+        service_account=account,
+        identity=script.identity,
+        description=f"python-script of {plan.args.namespace} in EKS cluster {cluster.eks.name}",
+        policy=script.policy,
+        role_arn=script.role_arn,
+    )
+    return [ServiceAccountRole(SCRIPT, args, pulumi.ResourceOptions(parent=parent))]
 
 
 def _deletion_guard(plan: ReleasePlan) -> pulumi.ResourceHook:
@@ -210,10 +311,25 @@ async def _address(plan: ReleasePlan) -> str:
 
 
 def _namespace(
-    name: str, settings: NamespaceSettings, labels: Mapping[str, str], opts: pulumi.ResourceOptions
+    name: str,
+    settings: Settings,
+    plan: ReleasePlan,
+    labels: Mapping[str, str],
+    opts: pulumi.ResourceOptions,
 ) -> pulumi.Resource:
-    metadata = {"name": settings.name, "labels": labels}
-    if settings.mode == "existing":
+    """Register the namespace, or the labels of somebody else's.
+
+    By its alias the one takes the other's place in the state: a change of `mern:namespace.mode` changes who
+    owns the namespace, and nothing in the cluster.
+    """
+    owned = settings.namespace.mode == "create"
+    metadata = {"name": settings.namespace.name, "labels": labels}
+    opts.aliases = [pulumi.Alias(type_=PATCH if owned else NAMESPACE)]
+    if not owned:
         return kubernetes.core.v1.NamespacePatch(f"{name}-namespace", metadata=metadata, opts=opts)
-    opts.protect = settings.protect
+    opts.protect = settings.namespace.protect
+    if settings.release.adopt:
+        with contextlib.suppress(ClusterError):  # of a preview, which the plan has told
+            if _has_namespace(plan.api, settings.namespace.name):
+                opts.import_ = settings.namespace.name  # which the engine ignores where it is in the state
     return kubernetes.core.v1.Namespace(f"{name}-namespace", metadata=metadata, opts=opts)

@@ -12,6 +12,7 @@ import pulumi_aws as aws
 from components.cluster import EksCluster
 from settings import Identity
 
+COMPONENT = "mern:index:ServiceAccountRole"
 LONGEST_ROLE_NAME = 64  # of IAM
 
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
@@ -19,7 +20,8 @@ ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceAccountRoleArgs:
-    """The owner of the role and its permissions. All of it is known when the program starts: no Outputs."""
+    """The owner of the role and its permissions, either `policy` or `role_arn`. All of it is known when the
+    program starts: no Outputs."""
 
     cluster: EksCluster
     namespace: str
@@ -28,16 +30,38 @@ class ServiceAccountRoleArgs:
     """How the pods get the role: `irsa` by the cluster's OIDC issuer, which must be an identity
     provider of the account; `pod-identity` by EKS, whose agent must run on the nodes."""
     description: str
-    policy: Mapping[str, Any]
-    """An IAM policy document."""
+    policy: Mapping[str, Any] | None = None
+    """An IAM policy document of a role that is made."""
+    role_arn: str | None = None
+    """The role, where it is not made here."""
 
 
 class ServiceAccountRole(pulumi.ComponentResource):
-    """The role, its policy, and with `pod-identity` the association."""
+    """The role with its policy, unless somebody else makes it, and with `pod-identity` the association."""
 
     def __init__(self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions) -> None:
-        super().__init__("mern:index:ServiceAccountRole", name, None, opts)
+        super().__init__(COMPONENT, name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
+        arn = args.role_arn or self._role(name, args, child)
+        if args.identity == "pod-identity":
+            # One resource, whoever makes the role: EKS has one association for a ServiceAccount, and a second
+            # would be refused while the first is there. It once was a child of this component's parent.
+            was = pulumi.ResourceOptions(aliases=[pulumi.Alias(parent=opts.parent)] if opts.parent else [])
+            aws.eks.PodIdentityAssociation(
+                f"{name}-association",
+                cluster_name=args.cluster.name,
+                namespace=args.namespace,
+                service_account=args.service_account,
+                role_arn=arn,
+                tags=tags(args.cluster),
+                opts=pulumi.ResourceOptions.merge(child, was),
+            )
+        self.register_outputs({})
+
+    def _role(
+        self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions
+    ) -> pulumi.Output[str]:
+        """Register the role and its policy; return its ARN."""
         role_name = _role_name(args.cluster, name)
         role = aws.iam.Role(
             f"{name}-role",
@@ -45,7 +69,7 @@ class ServiceAccountRole(pulumi.ComponentResource):
             description=args.description,
             assume_role_policy=json.dumps(trust_policy(args)),
             tags=tags(args.cluster),
-            opts=child,
+            opts=opts,
         )
         policy = aws.iam.Policy(
             f"{name}-policy",
@@ -53,37 +77,15 @@ class ServiceAccountRole(pulumi.ComponentResource):
             description=args.description,
             policy=json.dumps(args.policy),
             tags=tags(args.cluster),
-            opts=child,
+            opts=opts,
         )
-        aws.iam.RolePolicyAttachment(f"{name}-attachment", role=role.name, policy_arn=policy.arn, opts=child)
-        if args.identity == "pod-identity":
-            associate(name, args.cluster, args.namespace, args.service_account, role.arn, child)
-        self.register_outputs({})
+        aws.iam.RolePolicyAttachment(f"{name}-attachment", role=role.name, policy_arn=policy.arn, opts=opts)
+        return role.arn
 
 
 def role_arn(cluster: EksCluster, name: str) -> str:
     """Return the ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
     return cluster.iam_arn(f"role/{_role_name(cluster, name)}")
-
-
-def associate(
-    name: str,
-    cluster: EksCluster,
-    namespace: str,
-    service_account: str,
-    role: pulumi.Input[str],
-    opts: pulumi.ResourceOptions,
-) -> aws.eks.PodIdentityAssociation:
-    """Have EKS give `role` (an ARN) to the pods of a ServiceAccount."""
-    return aws.eks.PodIdentityAssociation(
-        f"{name}-association",
-        cluster_name=cluster.name,
-        namespace=namespace,
-        service_account=service_account,
-        role_arn=role,
-        tags=tags(cluster),
-        opts=opts,
-    )
 
 
 def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from components.release.errors import ChartError, ReleaseError
 from components.release.kubernetes_api import Api, ApiError, ClusterError
 from components.release.plan import ReleaseArgs, ReleasePlan, plan_release
 from components.release.quiet_exit import quiet_exit
+from components.release.stack_state import StackState
 
 __all__ = [
     "Api",
@@ -24,6 +25,7 @@ __all__ = [
     "ReleaseArgs",
     "ReleaseError",
     "ReleasePlan",
+    "StackState",
     "plan_release",
     "quiet_exit",
 ]

@@ -8,7 +8,7 @@ from pulumi_kubernetes.helm.v3 import Release
 
 from components.release import rows
 from components.release.hooks import Hooks
-from components.release.plan import ReleasePlan
+from components.release.plan import COMPONENT, ReleasePlan
 from components.release.secrets import Messages, marked
 
 
@@ -16,7 +16,8 @@ class ChartRelease(pulumi.ComponentResource):
     """A release of a local chart, and the Kubernetes objects it consists of."""
 
     status: pulumi.Output[Any]
-    """What Helm says of the deployed release: revision, status, version of the chart."""
+    """What Helm says of the deployed release: revision, status, version of the chart. None where nothing is
+    deployed: in a `pulumi destroy --run-program` without one."""
 
     def __init__(
         self,
@@ -35,16 +36,16 @@ class ChartRelease(pulumi.ComponentResource):
         """
         args, hooks = plan.args, Hooks(plan)
         super().__init__(
-            "helm:index:ChartRelease",
+            COMPONENT,
             name,
             # What is taken over is a change for the engine, whose hook prepares it before the Release is
             # imported; once that is done it is none.
-            {"adopts": plan.description} if plan.has_values_to_leave_out else None,
+            {"adopts": plan.description} if plan.is_recorded_anew else None,
             pulumi.ResourceOptions.merge(
                 opts,
                 pulumi.ResourceOptions(
                     hooks=hooks.of_component(),
-                    ignore_changes=[] if plan.has_values_to_leave_out else ["adopts"],
+                    ignore_changes=[] if plan.is_recorded_anew else ["adopts"],
                 ),
             ),
         )
@@ -86,5 +87,15 @@ class ChartRelease(pulumi.ComponentResource):
                 namespace=args.namespace,
                 secrets=plan.secrets,
             )
-        self.status = release.status
-        self.register_outputs({"status": release.status})
+        self.status = _known(release.status)
+        self.register_outputs({"status": self.status})
+
+
+def _known(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
+    """Return None in place of an output that stays unknown: outside of previews the engine would store a text
+    of its own for it."""
+
+    async def value() -> Any:
+        return await output.future() if await output.is_known() else None
+
+    return output if pulumi.runtime.is_dry_run() else pulumi.Output.from_input(value())

@@ -18,6 +18,9 @@ from components.release.record import Record
 from components.release.secrets import Messages
 from components.release.watch import Watch
 
+NOT_IN_HELM = "release: not found"
+"""Part of the provider's error where Helm has no record of the release that is to be deleted."""
+
 REPORT_VARIABLE = "RELEASE_REPORT_FILE"
 """Names a file that the failure report is written to as well, for CI."""
 
@@ -36,7 +39,7 @@ class Hooks:
 
     def of_component(self) -> pulumi.ResourceHookBinding:
         """Return what the engine calls before it notes that a release is taken over."""
-        if not self._plan.has_values_to_leave_out:
+        if not self._plan.is_recorded_anew:
             return pulumi.ResourceHookBinding()
         hook = pulumi.ResourceHook(self._named("take-over"), self._take_over)
         return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
@@ -63,13 +66,13 @@ class Hooks:
     # ---- before
 
     async def _take_over(self, _: pulumi.ResourceHookArgs) -> None:
-        taken = self._plan.taken_over
-        if taken is not None and not await asyncio.to_thread(adoption.take_over, self._plan.api, taken):
-            raise ReleaseError(f"revision {taken.revision} has just changed: run `pulumi up` again.")
+        api, taken, newest = self._plan.api, self._plan.taken_over, self._plan.newest
+        assert taken is not None and newest is not None  # else there is no such hook  # noqa: S101
+        await self._ask(self._mend_stale_lock)
+        if not await asyncio.to_thread(adoption.take_over, api, taken, newest.revision):
+            raise ReleaseError(f"release {taken.name} has just changed: run `pulumi up` again.")
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
-        if self._plan.taken_over is None:
-            await self._ask(self._require_name_is_free)
         await self._begin()
 
     async def _before_update(self, _: pulumi.ResourceHookArgs) -> None:
@@ -99,57 +102,23 @@ class Hooks:
                 if not pulumi.runtime.is_dry_run():
                     self._messages.warn(f"Helm's record could not be read ({error})")
 
-    def _newest(self, status: str = "") -> Record | None:
+    def _newest(self) -> Record | None:
         args = self._plan.args
-        return record.newest(self._plan.api, args.name, args.namespace, status)
-
-    def _require_name_is_free(self) -> str:
-        args = self._plan.args
-        # Not only the newest: over a failed upgrade Helm would install, and uninstall it all again
-        # if that failed.
-        taken = self._newest("deployed")
-        if taken is None:
-            return ""
-        if args.adopt:
-            return self._prepare_to_take_over(taken)
-        raise ReleaseError(
-            f"release {args.name} in namespace {args.namespace} exists already: revision {taken.revision} "
-            f"({taken.description}) of {taken.created:%Y-%m-%d %H:%M UTC} is not in this stack's state. Take "
-            f"it over by\n    {args.adopt_command}\nor remove it by `helm uninstall {args.name} -n "
-            f"{args.namespace}`."
-        )
-
-    def _prepare_to_take_over(self, taken: Record) -> str:
-        """Make a release importable that the plan had to take for this stack's own, as only a state that
-        was lost shows that it is not, or whose newest revision failed; return what a preview says of that.
-
-        Raises:
-            ReleaseError: always in an `up`: the next one takes it over.
-        """
-        args = self._plan.args
-        if pulumi.runtime.is_dry_run():
-            return (
-                f"release {args.name} is there, but not in this stack's state: `pulumi up` records its "
-                "objects once more without its values and ends, and the one after takes it over"
-            )
-        self._mend_stale_lock()
-        newest = self._newest()
-        if newest is None or not adoption.take_over(self._plan.api, taken, newest.revision):
-            raise ReleaseError(f"release {args.name} has just changed: run `pulumi up` again.")
-        raise ReleaseError(
-            f"release {args.name} in namespace {args.namespace} is ready to be taken over: its revision "
-            f"{newest.revision + 1} holds the objects of revision {taken.revision}, without its values. "
-            "Nothing else was changed. Run `pulumi up` again."
-        )
+        return record.newest(self._plan.api, args.name, args.namespace)
 
     def _require_release_exists(self) -> str:
-        args = self._plan.args
-        if not record.status(self._plan.api, args.name, args.namespace):
+        args, newest = self._plan.args, self._newest()
+        if newest is None:
             raise ReleaseError(
-                f"release {args.name} in namespace {args.namespace} is gone: it was uninstalled outside "
-                "this stack. `pulumi refresh` takes note of that; the next `pulumi up` installs it anew."
+                f"release {args.name} in namespace {args.namespace} is gone: it, its namespace or Helm's "
+                "record of it was deleted outside this stack. Nothing was changed. "
+                f"`pulumi up --refresh --stack {pulumi.get_stack()}` installs it anew."
             )
-        return ""
+        if newest.status != "uninstalled":
+            return ""
+        if not pulumi.runtime.is_dry_run():  # a refresh would not help: Helm still has a record of it
+            record.mark_failed(self._plan.api, newest, "Uninstalled outside the stack")
+        return f"release {args.name} was uninstalled outside this stack: it is installed anew"
 
     def _mend_stale_lock(self) -> str:
         args, newest = self._plan.args, self._newest()
@@ -201,8 +170,14 @@ class Hooks:
             with contextlib.suppress(ClusterError):  # then the report has what was seen before
                 await asyncio.to_thread(self._watch.look_at_hooks)
             unready = self._watch.unready
-        if args.failed_operation != "delete":
-            error = args.errors[0] if args.errors else ""
+        error = args.errors[0] if args.errors else ""
+        if args.failed_operation == "delete":
+            if NOT_IN_HELM in error:
+                self._messages.error(
+                    f"release {self._plan.args.name} is gone: it was deleted outside this stack. Destroy the "
+                    f"rest by\n    pulumi destroy --refresh --run-program --stack {pulumi.get_stack()}"
+                )
+        else:
             text = await asyncio.to_thread(failure_report, self._plan, unready, error)
             self._messages.error(text)
             if file := os.environ.get(REPORT_VARIABLE):

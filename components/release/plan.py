@@ -28,13 +28,19 @@ from components.release.manifest import (
     Object,
     by_key,
     comparable,
+    is_kept,
     key_of,
     label_of,
     newly_unsized,
 )
 from components.release.record import Record
+from components.release.references import Reference, references
 from components.release.secrets import Secrets, disguised
+from components.release.stack_state import StackState
 from components.release.values import dotted, leaves
+
+COMPONENT = "helm:index:ChartRelease"
+RELEASE = "kubernetes:helm.sh/v3:Release"
 
 # How the notes on a cluster that could not be looked at begin.
 NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
@@ -81,6 +87,8 @@ class ReleaseArgs:
     """How a user sets `adopt`, for messages."""
     crds_command: str = 'set crds="apply"'
     """How a user sets `crds`, for messages."""
+    parents: Sequence[str] = ()
+    """The types of the component's parents, the outermost first: they are part of its URN."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
@@ -107,15 +115,17 @@ class ReleasePlan:
     """Objects that were changed by hand."""
     crds: list[dict[str, Any]] = field(default_factory=list)
     """CRDs of the chart's folder crds/ that come before the objects: applied, or installed by Helm."""
+    newest: Record | None = None
+    """The newest revision, None where there is none."""
     taken_over: Record | None = None
-    """The revision of somebody else that becomes this stack's."""
-    exists: bool = False
-    """Whether a release of this name is there."""
+    """The revision that is not in this stack's state and becomes its own."""
 
     @property
-    def has_values_to_leave_out(self) -> bool:
-        """Whether the revision that is taken over holds values: Pulumi would import them in plain text."""
-        return self.taken_over is not None and bool(self.taken_over.values)
+    def is_recorded_anew(self) -> bool:
+        """Whether what is taken over is not what Pulumi may import: a revision that holds values, which would
+        stand in the state in plain text, or one under a newer one that failed."""
+        taken = self.taken_over
+        return taken is not None and (bool(taken.values) or taken is not self.newest)
 
     @property
     def restored(self) -> list[Finding]:
@@ -131,22 +141,32 @@ class ReleasePlan:
         ]
 
 
-def plan_release(args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api) -> ReleasePlan:
+def plan_release(
+    args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api, state: StackState | None = None
+) -> ReleasePlan:
     """Render the chart, read Helm's record, ask the API server.
+
+    Args:
+        args: of the release.
+        provider: that deploys it.
+        api: of the cluster.
+        state: of this stack; it is read where it is not given.
 
     Raises:
         ChartError: the chart cannot be rendered, its schema refuses the values, or the API server
             refuses objects; all refusals together.
-        ReleaseError: another run deploys the release, or its namespace is being deleted; in an `up` also:
-            the cluster cannot be asked.
+        ReleaseError: a release of this name is there and not in the state, another run deploys it, its
+            namespace is being deleted, or an object that is still in use would be; in an `up` also: the
+            cluster cannot be asked.
     """
+    state = StackState.read() if state is None else state
     files = chart.describe(args.chart)
     rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, provider))
     plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
     try:
-        _ask_the_cluster(plan, files)
+        _ask_the_cluster(plan, files, _is_in(state, args))
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
@@ -192,11 +212,18 @@ def _note_on_weak(count: int) -> str:
     )
 
 
-def _ask_the_cluster(plan: ReleasePlan, files: str) -> None:
+def _is_in(state: StackState, args: ReleaseArgs) -> bool:
+    """Return whether the stack's state holds the Release."""
+    stored = state.of_types(*args.parents, COMPONENT, RELEASE).values()
+    return any((item.get("name"), item.get("namespace")) == (args.name, args.namespace) for item in stored)
+
+
+def _ask_the_cluster(plan: ReleasePlan, files: str, is_in_state: bool) -> None:
     recorded: list[dict[str, Any]] | None = None
     try:
         _require_living_namespace(plan)
-        recorded = _read_record(plan, files)
+        recorded = _read_record(plan, files, is_in_state)
+        _require_nothing_in_use_is_deleted(plan, recorded)
     except ClusterError as error:
         if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
             _go_on_without_the_cluster(plan, files, error)
@@ -216,7 +243,7 @@ def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterErro
     if not pulumi.runtime.is_dry_run():
         raise ReleaseError(f"{reason}.\nNothing was changed. Run `pulumi up` again when that is mended.")
     plan.description, plan.notes, plan.drifts = files, [f"{NOT_ASKED}: {reason}"], []
-    plan.taken_over, plan.exists = None, False
+    plan.taken_over = plan.newest = None
 
 
 def _require_living_namespace(plan: ReleasePlan) -> None:
@@ -237,29 +264,26 @@ def _require_living_namespace(plan: ReleasePlan) -> None:
         )
 
 
-def _read_record(plan: ReleasePlan, files: str) -> list[dict[str, Any]]:
+def _read_record(plan: ReleasePlan, files: str, is_in_state: bool) -> list[dict[str, Any]]:
     """Compare the plan with Helm's record, and that with the cluster; return the objects that Helm upgrades.
 
     Raises:
-        ReleaseError: an `up` may not go on.
+        ReleaseError: the release is not this stack's, or an `up` may not go on.
         ClusterError: the cluster could not be asked, or the record not be read.
     """
     args, api = plan.args, plan.api
-    newest = record.newest(api, args.name, args.namespace)
+    plan.newest = newest = record.newest(api, args.name, args.namespace)
     if newest is None:
         # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
         plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
         _compare_crds(plan)
         return []
-    plan.exists = True
     # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
     plan.secrets |= Secrets.of_values(args.values, newest.values)
     plan.description = description.over(newest, files)
-    if args.adopt and newest.status == "deployed" and not description.is_ours(newest):
-        plan.taken_over = newest
-        plan.secrets |= Secrets.of_objects(newest.objects())
-        plan.notes = adoption.compare(_asked(plan), newest, plan.objects, args.values)
-    elif not newest.is_pending and not description.is_ours(newest):
+    if not is_in_state:
+        _take_over(plan, newest)
+    if plan.taken_over is None and not newest.is_pending and not description.is_ours(newest):
         plan.notes = [_note_on_foreign(newest, plan)]
     plan.notes += _note_on_pending(args, newest, api)
     recorded = record.basis(api, newest).objects()
@@ -285,9 +309,9 @@ def _compare_crds(plan: ReleasePlan) -> bool:
         ChartError: the API server refuses one that would be applied.
     """
     args, in_chart = plan.args, chart.crds(plan.args.chart)
-    if args.crds == "apply" or not plan.exists:
+    if args.crds == "apply" or plan.newest is None:
         plan.crds = in_chart
-    if args.crds == "install" and not plan.exists:
+    if args.crds == "install" and plan.newest is None:
         return False
     findings = crds.compare(plan.api, in_chart)
     plan.notes += unchecked_notes(findings, "CRDs not compared with the cluster")
@@ -303,6 +327,67 @@ def _compare_crds(plan: ReleasePlan) -> bool:
             f"never changes one; to have them applied before each deployment\n    {args.crds_command}"
         )
     return False
+
+
+def _take_over(plan: ReleasePlan, newest: Record) -> None:
+    """Plan to take over what Helm has deployed and this stack's state does not hold.
+
+    Raises:
+        ReleaseError: that is not asked for.
+        ClusterError: Helm's record could not be read.
+    """
+    args = plan.args
+    deployed: Record | None = newest
+    if newest.status != "deployed":
+        # Over a failed upgrade Helm would install, and uninstall it all again if that failed.
+        deployed = record.newest(plan.api, args.name, args.namespace, "deployed")
+    if deployed is None:
+        return
+    if not args.adopt:
+        raise ReleaseError(
+            f"release {args.name} in namespace {args.namespace} exists already: revision {deployed.revision} "
+            f"({deployed.description}) of {deployed.created:%Y-%m-%d %H:%M UTC} is not in this stack's "
+            f"state. Take it over, with its namespace, by\n    {args.adopt_command}\nor remove it by\n"
+            f"    helm uninstall {args.name} -n {args.namespace}"
+        )
+    plan.taken_over = deployed
+    plan.secrets |= Secrets.of_values(deployed.values) | Secrets.of_objects(deployed.objects())
+    plan.notes = adoption.compare(_asked(plan), deployed, plan.objects, args.values)
+
+
+def _require_nothing_in_use_is_deleted(plan: ReleasePlan, recorded: Sequence[Object]) -> None:
+    """Refuse to delete what the chart has no more and its other objects still name, as a Secret that is to
+    be somebody else's from now on; note what is left behind.
+
+    Raises:
+        ReleaseError: objects that are still in use would be deleted; all of them together.
+        ClusterError: the cluster could not be asked.
+    """
+    namespace = plan.args.namespace
+    old, new = by_key(recorded, namespace), by_key(plan.objects, namespace)
+    users: dict[Reference, list[str]] = {}
+    for item in new.values():
+        for reference in references(item):
+            users.setdefault(reference, []).append(label_of(item))
+    faults = []
+    for key in sorted(old.keys() - new.keys()):
+        _, kind, place, name = key
+        by = users.get((kind, name))
+        if not by or place != namespace or is_kept(old[key]):
+            continue
+        live = plan.api.find(plan.api.path(old[key], namespace))
+        if live is None:
+            continue
+        if is_kept(live):
+            plan.notes.append(f"{kind} {name} is left behind, by its own annotation, for {', '.join(by)}")
+        else:
+            faults.append(
+                f"{kind} {name} belongs to release {plan.args.name} and would be deleted with this "
+                f"deployment, but {', '.join(by)} still needs it. To hand it over to another owner:\n"
+                f"    kubectl annotate {kind.lower()} {name} -n {namespace} helm.sh/resource-policy=keep"
+            )
+    if faults:
+        raise ReleaseError("\n".join(faults))
 
 
 def _note_on_pending(args: ReleaseArgs, newest: Record, api: Api) -> list[str]:

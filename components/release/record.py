@@ -128,14 +128,19 @@ def basis(api: Api, newest_one: Record) -> Record:
     return newest(api, newest_one.name, newest_one.namespace, "deployed") or newest_one
 
 
-def mark_failed(api: Api, record: Record) -> bool:
-    """Let Helm go on after a killed run: mark failed what it left pending. Nothing is deleted, and the next
-    upgrade starts from the last deployed revision.
+def mark_failed(api: Api, record: Record, text: str) -> bool:
+    """Let Helm go on over a revision that it refuses to upgrade: one that a killed run has left pending, or
+    that was uninstalled with its history kept. Nothing is deleted, and the next upgrade starts from the last
+    deployed revision, or makes all objects anew.
+
+    Args:
+        api: of the cluster.
+        record: the revision.
+        text: the reason, for its description.
 
     Returns:
-        False where `record` is out of date: its run is alive after all.
+        False where `record` is out of date: a run is at work on it after all.
     """
-    text = f"Left {record.status} by a run that was killed"
     return _rewrite(api, record, labels={"status": "failed"}, info={"status": "failed", "description": text})
 
 

@@ -46,7 +46,7 @@ def mend(api: Api, pending: Record, unlock_revision: int | None, timeout: int, c
     now = api.now()
     if not is_mendable(pending, unlock_revision, timeout, now):
         raise ReleaseError(pending_text(pending, False, timeout, command, now))
-    if not record.mark_failed(api, pending):
+    if not record.mark_failed(api, pending, f"Left {pending.status} by a run that was killed"):
         raise ReleaseError(f"revision {pending.revision} has just changed: its run is alive. Wait for it.")
     done = (
         f"revision {pending.revision} was left {pending.status} by a run that was killed: marked failed, "

@@ -1048,8 +1048,8 @@ def _(project: Project) -> Iterator[None]:
 @fault(
     row(
         "somebody has uninstalled the release",
-        r"error: .*release mern in namespace \S+ is gone: it was uninstalled outside this stack",
-        mend="`pulumi refresh`",
+        r"error: .*release mern in namespace \S+ is gone: ",
+        mend="`pulumi up --refresh`",
         then="installs it anew",
     ),
     leaves="no release",
@@ -1060,7 +1060,7 @@ def _(project: Project) -> Iterator[None]:
     subprocess.run(command, env=project.cluster.env, check=True, capture_output=True)
     seen = project.preview()
     assert not seen.ok
-    assert "is gone: it was uninstalled outside this stack" in seen.output
+    assert "is gone: it, its namespace or Helm's record of it was deleted outside this stack" in seen.output
     assert noise(seen.output) == []
     yield
     assert project.refresh().ok

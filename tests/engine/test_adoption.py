@@ -13,6 +13,7 @@ from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
 from sandbox.engine import PROJECT
 from tests.engine.conftest import ENGINE, Project
 from tests.engine.faults import until
+from tests.engine.test_owners import shown
 
 OLD_PASSWORD = "p&ssw<rd-of-old"
 OLD = {
@@ -88,8 +89,9 @@ def test_a_release_is_taken_over_from_plain_helm_and_once_more_after_the_state_w
 def refuse_without_being_asked(project: Project) -> None:
     run = project.up()
     assert not run.ok
-    assert "release mern in namespace" in run.output
-    assert "Take it over by" in run.output
+    shown("foreign release", project, run)
+    assert "Take it over, with its namespace, by" in run.output
+    assert "kubernetes:core/v1:Namespace" not in project.registered(), "a destroy would delete it"
     assert f"pulumi config set --path 'mern:release.adopt' true --stack {project.stack}" in run.output
     assert hidden_in(run.output + run.events) == []
 
@@ -156,24 +158,22 @@ def lose_the_state(project: Project) -> None:
 
 
 def take_over_what_was_its_own(project: Project) -> None:
-    """In two steps, as only the state that is lost showed whose it was."""
+    """In one step: that Helm has it and the state has not is known before anything is registered."""
     until(lambda: (len(pods(project, "client")), len(pods(project, "server"))) == (3, 2))
     before = pods(project, "client") | pods(project, "server")
     seen = project.preview()
-    assert "and the one after takes it over" in seen.output
+    assert "takes over revision 3" in seen.output
+    assert f"namespace {project.namespace} becomes this stack's" in seen.output
 
-    first = project.up()
-    assert not first.ok
-    assert "its revision 4 holds the objects of revision 3, without its values" in first.output
-    second = project.up()
-    assert second.ok, second.output
-    assert "takes over revision 4" in second.output
+    done = project.up()
+    assert done.ok, done.output
+    assert "takes over revision 3" in done.output
     assert pods(project, "client") | pods(project, "server") == before
     assert "kubernetes:core/v1:Namespace" in project.registered()
     project.configure(release={"adopt": False})
     again = project.preview()
     assert (again.ok, again.changes) == (True, set()), again.output
-    shown = "".join(run.output + run.events for run in (seen, first, second, again)) + project.raw_state()
+    shown = "".join(run.output + run.events for run in (seen, done, again)) + project.raw_state()
     assert hidden_in(shown) == []
     for secret in project.secrets.values():
         assert secret not in shown
@@ -200,12 +200,9 @@ def test_over_a_failed_revision_and_with_a_failure_of_its_own_a_take_over_goes_o
     nowhere = {"nodeSelector": {"no": "node"}}
     project.configure(release={"adopt": True, "timeout": 5}, values={"mernServer": nowhere})
 
-    prepared = project.up()
-    assert not prepared.ok
-    assert "its revision 3 holds the objects of revision 1" in prepared.output, prepared.output
     failed = project.up()
     assert not failed.ok
-    assert "takes over revision 3" in failed.output
+    assert "takes over revision 1" in failed.output, failed.output
     assert pods(project, "server") >= server, "the old pods no longer serve"
     project.configure(release={"timeout": 30}, values={"mernServer": {"nodeSelector": None}})
     done = project.up()
@@ -214,5 +211,5 @@ def test_over_a_failed_revision_and_with_a_failure_of_its_own_a_take_over_goes_o
     assert pods(project, "client") & client
     again = project.preview()
     assert (again.ok, again.changes) == (True, set()), again.output
-    shown = "".join(run.output + run.events for run in (prepared, failed, done, again))
+    shown = "".join(run.output + run.events for run in (failed, done, again))
     assert hidden_in(shown + project.raw_state()) == []

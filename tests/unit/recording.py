@@ -103,9 +103,9 @@ def run(
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)  # before set_mocks, which makes futures
         # No stack was ever deployed.
-        monitor = _Monitor(
-            recording, {"pulumi:pulumi:readStackOutputs": lambda _: {"outputs": {}}, **(answers or {})}
-        )
+        reads = ("pulumi:pulumi:readStackOutputs", "pulumi:pulumi:readStackResourceOutputs")
+        nothing: Answers = {token: lambda _: {"outputs": {}} for token in reads}
+        monitor = _Monitor(recording, {**nothing, **(answers or {})})
         mocks.set_mocks(monitor.mocks, project="mern", stack=stack, preview=False, monitor=monitor)
         settings.SETTINGS.outputs.clear()  # those of a run that failed, whose loop is closed
         settings.set_root_resource(None)  # run_in_stack makes one, as in a real run

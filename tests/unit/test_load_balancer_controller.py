@@ -20,7 +20,7 @@ from components.load_balancer_controller import (
     LoadBalancerControllerArgs,
     _in_use,
 )
-from components.release import Api, ApiError
+from components.release import Api, ApiError, StackState
 from settings import LoadBalancerControllerSettings
 from tests.unit.recording import Recording, fails, run
 
@@ -82,7 +82,9 @@ def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) ->
             eks=cluster,
         )
         wanted = LoadBalancerControllerSettings.model_validate(settings)
-        return LoadBalancerController.install(LoadBalancerController.plan(wanted, here), here)
+        return LoadBalancerController.install(
+            LoadBalancerController.plan(wanted, here, StackState.read()), here
+        )
 
     return install
 

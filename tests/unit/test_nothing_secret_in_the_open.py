@@ -26,6 +26,7 @@ from components.release import (
     ReleaseArgs,
     ReleaseError,
     ReleasePlan,
+    StackState,
     adoption,
     chart,
     drift,
@@ -558,11 +559,11 @@ def test_whatever_the_api_server_answers_does_not_show_it(
 
     def all_that_is_shown() -> list[str]:
         hooks = hooks_of(plan_of(server, Finding(item=item, patch={"a": 1})))
-        shown = [told(hooks, hooks._require_name_is_free, logged)]
+        shown = [told(hooks, hooks._require_release_exists, logged)]
         with monkeypatch.context() as patch:
             patch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
             try:
-                plan = plan_release(args, Mock(), server)
+                plan = plan_release(args, Mock(), server, StackState())
             except ReleaseError as refusal:
                 shown.append(str(refusal))
             else:
@@ -600,11 +601,19 @@ def test_a_revision_whose_description_quotes_it_is_named_without_it(
         manifest="",
     )
     monkeypatch.setattr(record, "newest", lambda *_: there)
-    hooks = hooks_of(plan_of(Mock()))
-    assert "revision 3 (no" in told(hooks, hooks._require_name_is_free, logged)
-    assert not seen(told(hooks, hooks._require_name_is_free, logged))
+    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart, "render", lambda *_: [])
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
+
+    def refusal() -> str:
+        with pytest.raises(ReleaseError) as refused:
+            plan_release(args, Mock(), Mock(**{"find.return_value": {}}), StackState())
+        return str(refused.value)
+
+    assert "revision 3 (no" in refusal()
+    assert not seen(refusal())
     open_the_doors(monkeypatch)
-    assert seen(told(hooks, hooks._require_name_is_free, logged))
+    assert seen(refusal())
 
 
 @pytest.mark.parametrize(

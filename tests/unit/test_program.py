@@ -20,7 +20,7 @@ import yaml
 
 from components.load_balancer_controller import CRDS
 from components.release import Api, chart
-from components.release.kubernetes_api import ClusterError
+from components.release.kubernetes_api import ApiError, ClusterError
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,7 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {}
+        self.namespaces = {"team"}
 
     def get(self, path: str, *_: str, **__: str) -> dict[str, Any]:
         place, name = path.rsplit("/", 1)
@@ -62,8 +63,10 @@ class FakeApi:
             return self.records[name]
         if path == "/api/v1/namespaces/kube-system":
             return {"metadata": {"uid": "0c0ffee0"}}
-        if place.endswith("/namespaces") and self.records:
-            return {"status": {"phase": "Active"}}
+        if place.endswith("/namespaces"):
+            if name in self.namespaces:
+                return {"status": {"phase": "Active"}}
+            raise ApiError(404, {"reason": "NotFound"})
         raise ClusterError(f"no cluster to get {path} from in a unit test")
 
     find = Api.find
@@ -72,6 +75,7 @@ class FakeApi:
         raise ClusterError(f"no cluster to {name} from in a unit test")
 
     def has_run(self, revision: int, values: Mapping[str, Any]) -> None:
+        self.namespaces.add("mern-staging")
         release = {
             "name": "mern",
             "version": revision,
@@ -175,6 +179,19 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeApi) ->
         )
 
     return deploy
+
+
+def in_state(namespace: str = "mern-staging", mode: str = "Namespace") -> Answers:
+    """The state of a stack that has deployed to `namespace`, as the engine was seen to answer it."""
+    types = {
+        f"$kubernetes:core/v1:{mode}::mern-namespace": {"metadata": {"name": namespace}},
+        f"$helm:index:ChartRelease${RELEASE}::mern": {"name": "mern", "namespace": namespace},
+    }
+    stored = {
+        f"urn:pulumi:staging::mern::mern:index:MernApplication{rest}": {"type": "", "outputs": outputs}
+        for rest, outputs in types.items()
+    }
+    return {"pulumi:pulumi:readStackResourceOutputs": lambda _: {"outputs": stored}}
 
 
 def stack_file(stack: str) -> dict[str, Any]:
@@ -462,7 +479,7 @@ def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluste
     cluster.has_run(4, {part: {"image": {"tag": "1.0.0"}} for part in running})
     cluster.has_run(5, {part: {"image": {"tag": tag}} for part, tag in running.items()})
 
-    values = release(succeeded(deploy("staging"))).inputs["values"]
+    values = release(succeeded(deploy("staging", answers=in_state()))).inputs["values"]
 
     assert {part: values[part]["image"]["tag"] for part in running} == running
 
