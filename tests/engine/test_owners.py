@@ -213,7 +213,8 @@ def owned(project: Project) -> set[tuple[str, str]]:
 
 def test_no_change_of_an_owner_deletes_what_serves(project: Project) -> None:
     refuse_a_namespace_of_others(project)
-    assert project.up().ok
+    first = project.up()
+    assert first.ok, first.output
     hand_the_namespace_over_and_take_it_back(project)
     stay_in_the_namespace(project)
     hand_a_secret_over_and_take_it_back(project)

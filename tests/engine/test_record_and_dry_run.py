@@ -34,6 +34,7 @@ from components.release import (
     ChartError,
     ReleaseArgs,
     ReleasePlan,
+    StackState,
     chart,
     comparison,
     dry_run,
@@ -123,7 +124,9 @@ class Small:
             patch.setattr(chart, "render", self._render)
             patch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
             provider: Any = None
-            return plan_release(args, provider, self.api())
+            urn = "urn:pulumi:test::mern::helm:index:ChartRelease$kubernetes:helm.sh/v3:Release::web"
+            state = StackState({urn: {"name": args.name, "namespace": args.namespace}})
+            return plan_release(args, provider, self.api(), state)
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
         manifest = self.run_helm("template", name, folder, values=opened(values))

@@ -181,7 +181,9 @@ def planned(
     args = ReleaseArgs(
         chart="./chart", name="shop", namespace="shop", values=values, dry_run=False, drift="ignore"
     )
-    return plan_release(args, Mock(), server), len(renderings)
+    urn = "urn:pulumi:test::mern::helm:index:ChartRelease$kubernetes:helm.sh/v3:Release::shop"
+    state = StackState({urn: {"name": args.name, "namespace": args.namespace}})
+    return plan_release(args, Mock(), server, state), len(renderings)
 
 
 @pytest.mark.parametrize("host", ["shop-api", "shop-api-0a1b2c3d"])
