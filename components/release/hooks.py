@@ -65,7 +65,9 @@ class Hooks:
     async def _take_over(self, _: pulumi.ResourceHookArgs) -> None:
         taken = self._plan.taken_over
         if taken is not None and not await asyncio.to_thread(adoption.take_over, self._plan.api, taken):
-            raise ReleaseError(f"revision {taken.revision} has just changed: run `pulumi up` again.")
+            raise ReleaseError(
+                f"revision {taken.revision} has just changed: run `{self._plan.up_command}` again."
+            )
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
         if self._plan.taken_over is None:
@@ -115,8 +117,8 @@ class Hooks:
         raise ReleaseError(
             f"release {args.name} in namespace {args.namespace} exists already: revision {taken.revision} "
             f"({taken.description}) of {taken.created:%Y-%m-%d %H:%M UTC} is not in this stack's state. Take "
-            f"it over by\n    {args.adopt_command}\nor remove it by `helm uninstall {args.name} -n "
-            f"{args.namespace}`."
+            f"it over by\n    {args.adopt_command}\nor remove it by\n    helm uninstall {args.name} -n "
+            f"{args.namespace}"
         )
 
     def _prepare_to_take_over(self, taken: Record) -> str:
@@ -129,17 +131,17 @@ class Hooks:
         args = self._plan.args
         if pulumi.runtime.is_dry_run():
             return (
-                f"release {args.name} is there, but not in this stack's state: `pulumi up` records its "
+                f"release {args.name} is there, but not in this stack's state: the next `up` records its "
                 "objects once more without its values and ends, and the one after takes it over"
             )
         self._mend_stale_lock()
         newest = self._newest()
         if newest is None or not adoption.take_over(self._plan.api, taken, newest.revision):
-            raise ReleaseError(f"release {args.name} has just changed: run `pulumi up` again.")
+            raise ReleaseError(f"release {args.name} has just changed: run `{self._plan.up_command}` again.")
         raise ReleaseError(
             f"release {args.name} in namespace {args.namespace} is ready to be taken over: its revision "
             f"{newest.revision + 1} holds the objects of revision {taken.revision}, without its values. "
-            "Nothing else was changed. Run `pulumi up` again."
+            f"Nothing else was changed. Run `{self._plan.up_command}` again."
         )
 
     def _require_release_exists(self) -> str:
@@ -147,7 +149,8 @@ class Hooks:
         if not record.status(self._plan.api, args.name, args.namespace):
             raise ReleaseError(
                 f"release {args.name} in namespace {args.namespace} is gone: it was uninstalled outside "
-                "this stack. `pulumi refresh` takes note of that; the next `pulumi up` installs it anew."
+                "this stack. After this command the next `up` installs it anew:\n"
+                f"    pulumi refresh --stack {pulumi.get_stack()}"
             )
         return ""
 
