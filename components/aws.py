@@ -170,6 +170,7 @@ class Aws:
 def _errors_for_users() -> Iterator[None]:
     """Raise AwsError in place of botocore's errors."""
     from botocore import exceptions as botocore
+    from botocore.session import Session
 
     try:
         yield
@@ -183,9 +184,10 @@ def _errors_for_users() -> Iterator[None]:
             f"choose a profile that has some (AWS_PROFILE), or log in\n{LOG_IN}",
         ) from None
     except botocore.ProfileNotFound as error:
+        names = ", ".join(Session().available_profiles) or "none"
         raise CredentialsError(
             f"there is no AWS profile {error.kwargs['profile']}",
-            "choose another (AWS_PROFILE)\n      aws configure list-profiles",
+            f"choose another (AWS_PROFILE); there are {names}",
         ) from None
     except (
         botocore.ConfigParseError,

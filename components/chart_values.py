@@ -175,7 +175,8 @@ def _running_values(settings: Settings, api: Api, release: str) -> Mapping[str, 
     except ClusterError as error:
         text = f"mern:imageTag is not set, and which images run in {namespace} could not be read ({error})"
         if not pulumi.runtime.is_dry_run():
-            raise pulumi.RunError(f"{text}\n      pulumi config set mern:imageTag TAG") from None
+            mend = f"pulumi config set mern:imageTag TAG --stack {pulumi.get_stack()}"
+            raise pulumi.RunError(f"{text}\n      {mend}") from None
         pulumi.log.warn(f"{text}: the chart's own tags are shown")
         return {}
     if running is None:

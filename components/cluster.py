@@ -91,13 +91,13 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
         pulumi.RunError: the kube config or the EKS cluster cannot be found.
     """
     if settings.eks_cluster_name is None:
-        config = kube_config(settings, account)
+        config = kube_config(settings, account, pulumi.get_stack())
         api = _api(config)
         return _cluster(settings, config, api, _uid(api), str(settings.context))
     assert account is not None  # Settings has seen to it  # noqa: S101
     aws_api = Aws(account.region)
     # Before the provider is registered, which would refuse in words of its own.
-    found = _describe(settings.eks_cluster_name, account, aws_api)
+    found = _describe(settings.eks_cluster_name, account, aws_api, pulumi.get_stack())
     config = _for_eks(found, account.region)
     return _cluster(
         settings,
@@ -124,20 +124,21 @@ def _api(config: dict[str, Any]) -> Api:
         raise pulumi.RunError(str(error)) from None
 
 
-def kube_config(settings: ClusterSettings, account: AwsSettings | None) -> dict[str, Any]:
-    """Return a kube config with the cluster that the stack's config names, and no other.
+def kube_config(settings: ClusterSettings, account: AwsSettings | None, stack: str) -> dict[str, Any]:
+    """Return a kube config with the cluster that the config of `stack` names, and no other.
 
     Raises:
         pulumi.RunError: the kube config or the EKS cluster cannot be found.
     """
     if settings.eks_cluster_name is None:
         assert settings.kubeconfig and settings.context  # Settings has seen to it  # noqa: S101
-        return read_context(settings.kubeconfig, settings.context)
+        return read_context(settings.kubeconfig, settings.context, stack)
     assert account is not None  # Settings has seen to it  # noqa: S101
-    return _for_eks(_describe(settings.eks_cluster_name, account, Aws(account.region)), account.region)
+    found = _describe(settings.eks_cluster_name, account, Aws(account.region), stack)
+    return _for_eks(found, account.region)
 
 
-def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
+def _describe(name: str, account: AwsSettings, aws_api: Aws, stack: str) -> Description:
     """Ask AWS for the EKS cluster, in the stack's own account and no other."""
     try:
         caller = aws_api.account_id()
@@ -145,7 +146,7 @@ def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
             raise pulumi.RunError(
                 f"mern:aws.accountId is {account.account_id}, but the AWS credentials in use are of account "
                 f"{caller}: choose others (AWS_PROFILE), and look at them by\n"
-                "      aws sts get-caller-identity"
+                f"      aws sts get-caller-identity --region {account.region}"
             )
         found = aws_api.cluster(name)
     except CredentialsError as error:
@@ -156,7 +157,7 @@ def _describe(name: str, account: AwsSettings, aws_api: Aws) -> Description:
         raise pulumi.RunError(
             f"mern:cluster.eksClusterName: account {account.account_id} has no EKS cluster {name} in "
             f"{account.region}\n      aws eks list-clusters --region {account.region}\n"
-            "      pulumi config set --path 'mern:cluster.eksClusterName' NAME"
+            f"      pulumi config set --path 'mern:cluster.eksClusterName' NAME --stack {stack}"
         ) from None
     except AwsError as error:
         raise pulumi.RunError(f"mern:cluster.eksClusterName: {name} could not be read: {error}") from None
@@ -208,7 +209,8 @@ def _uid(api: Api) -> str:
             if isinstance(error, ApiError) and error.code == 403:
                 mended = "granted, as access/kubernetes.yaml does"
             raise pulumi.RunError(
-                f"{error}.\nNothing was changed: {unknown}. Run `pulumi up` again when that is {mended}."
+                f"{error}.\nNothing was changed: {unknown}. Run "
+                f"`pulumi up --stack {pulumi.get_stack()}` again when that is {mended}."
             ) from None
         if isinstance(error, ApiError):  # else the plan says that nothing can be asked
             pulumi.log.info(f"{unknown}: {error}")
@@ -228,7 +230,7 @@ def _another_cluster(deployed: Identity, named: str) -> str:
     return (
         f"mern:cluster names {named}, but this stack is deployed to another cluster, {deployed}. Nothing was "
         "changed.\n"
-        "    If that is meant: after this command `pulumi up` deploys to the new cluster and, when that "
+        "    If that is meant: after this command an `up` deploys to the new cluster and, when that "
         "serves, deletes the release and its namespace in the old one, which has to answer for that\n"
         f"      pulumi config set --path 'mern:cluster.movesFrom' {deployed.id} --stack {pulumi.get_stack()}"
     )

@@ -99,8 +99,10 @@ class ContextPart(Part):
     namespace: str | None = None
 
 
-def read_context(files: str, context: str) -> Entry:
+def read_context(files: str, context: str, stack: str) -> Entry:
     """Return `context` of the kube config in `files`: a path, or several, separated as in KUBECONFIG.
+
+    `stack` is the one whose config names them, for the commands in messages.
 
     Raises:
         pulumi.RunError: there is none, or it cannot be used. The message holds no value of a credential.
@@ -109,12 +111,12 @@ def read_context(files: str, context: str) -> Entry:
     expanded = (os.path.expanduser(path) for path in files.split(os.pathsep) if path)  # noqa: PTH111
     paths = [Path(path) for path in expanded] or [Path(files)]
     shown = os.pathsep.join(map(str, paths))
-    entries = _merged(paths)
+    entries = _merged(paths, stack)
     if context not in entries["context"]:
         raise pulumi.RunError(
             f"mern:cluster.context: {shown} has no context {context}; it has "
             f"{', '.join(entries['context']) or 'none'}\n"
-            "      pulumi config set --path 'mern:cluster.context' CONTEXT"
+            f"      pulumi config set --path 'mern:cluster.context' CONTEXT --stack {stack}"
         )
     faults: list[str] = []
     chosen = _part(ContextPart, entries["context"][context][0], "contexts[].context", faults)
@@ -149,13 +151,13 @@ def read_context(files: str, context: str) -> Entry:
 # ---- files
 
 
-def _merged(paths: list[Path]) -> dict[str, dict[str, tuple[Any, Path]]]:
+def _merged(paths: list[Path], stack: str) -> dict[str, dict[str, tuple[Any, Path]]]:
     """Return the entries of all files by kind and name, each with the folder of its file.
 
     As in kubectl, the first file that has a name counts, and of several files some may be missing or empty.
     """
     merged: dict[str, dict[str, tuple[Any, Path]]] = {kind: {} for kind in KINDS}
-    mend = "\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+    mend = f"\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH --stack {stack}"
     missing = []
     for path in paths:
         try:

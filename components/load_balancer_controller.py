@@ -54,7 +54,6 @@ SERVICE_ACCOUNT = "aws-load-balancer-controller"
 OWNER = "mern/installed-by"
 """Annotation of the ServiceAccount: the stack that has installed the controller. On a CRD somebody sets it
 who gives that to a stack."""
-LEAVE_IT = "pulumi config set --path 'mern:loadBalancerController.mode' existing"
 INGRESS_CLASS = "alb"
 """What the chart creates."""
 CONTROLLER_LABEL = f"app.kubernetes.io/name={CHART}"
@@ -132,7 +131,8 @@ class LoadBalancerController(pulumi.ComponentResource):
             raise pulumi.RunError(
                 f"{cluster.eks.arn}: which permissions the load balancer controller needs is not "
                 f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
-                "      pulumi config set --path 'mern:loadBalancerController.mode' none"
+                "      pulumi config set --path 'mern:loadBalancerController.mode' none --stack "
+                f"{pulumi.get_stack()}"
             )
         _require_no_other_owner(cluster.api, is_own=bool(own))
         return LoadBalancerControllerArgs(
@@ -337,20 +337,24 @@ def _require_no_other_owner(api: Api, is_own: bool) -> None:
         raise pulumi.RunError("mern:loadBalancerController.mode is install, but " + "\n  and ".join(faults))
 
 
+def _set_mode(mode: str) -> str:
+    return f"pulumi config set --path 'mern:loadBalancerController.mode' {mode} --stack {pulumi.get_stack()}"
+
+
 def _other_controllers(api: Api) -> Iterator[tuple[str, str]]:
     """Yield each controller that is not this stack's, and what to do then."""
     account = api.find(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SERVICE_ACCOUNT}")
     notes = (account or {}).get("metadata", {}).get("annotations") or {}
     if account and notes.get(OWNER) != _owner():
         by = f"stack {notes[OWNER]}" if OWNER in notes else "somebody else"
-        yield f"the cluster has a controller of {by} already", LEAVE_IT
+        yield f"the cluster has a controller of {by} already", _set_mode("existing")
         return
     for item in controllers(api):
         namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
         its = item["spec"]["template"]["spec"].get("serviceAccountName", "default")
         if (namespace, name, its) != (NAMESPACE, CHART, SERVICE_ACCOUNT):
             text = f"Deployment {namespace}/{name}, which runs under ServiceAccount {its}"
-            yield f"the cluster has a controller already: {text}", LEAVE_IT
+            yield f"the cluster has a controller already: {text}", _set_mode("existing")
 
 
 def _other_class(api: Api) -> Iterator[tuple[str, str]]:
@@ -366,7 +370,7 @@ def _other_class(api: Api) -> Iterator[tuple[str, str]]:
         yield (
             f"the cluster has an IngressClass {INGRESS_CLASS} already, of {controller}: Helm could not "
             "create the one of the controller's chart",
-            f"pulumi config set --path 'mern:loadBalancerController.mode' {mode}",
+            _set_mode(mode),
         )
 
 
@@ -389,7 +393,8 @@ def _other_crds(api: Api) -> Iterator[tuple[str, str]]:
         yield (
             f"CRDs of the controller are kept by {owner}, and both would change them in turn: "
             f"{', '.join(names)}",
-            f"{LEAVE_IT}\n      or, where that has ended, give them to this stack: kubectl annotate crd "
+            f"{_set_mode('existing')}\n    or, where that has ended, give them to this stack:\n"
+            "      kubectl annotate crd "
             f"{' '.join(names)} --overwrite {OWNER}={_owner()}",
         )
     if newer:
@@ -452,7 +457,10 @@ def read_crds(repository: str, provider: pulumi.ProviderResource) -> list[dict[s
         "namespace": NAMESPACE,
         "values": {"clusterName": "any"},
     }
-    mend = "      pulumi config set --path 'mern:loadBalancerController.chartRepository' URL"
+    mend = (
+        "      pulumi config set --path 'mern:loadBalancerController.chartRepository' URL --stack "
+        f"{pulumi.get_stack()}"
+    )
     try:
         answer = pulumi.runtime.invoke(
             "kubernetes:helm:template",

@@ -33,7 +33,7 @@ CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
 
 SCRIPT = "python-script"
-NO_ADDRESS = "none yet: the load balancer is being made; `pulumi up` again shows its address"
+NO_ADDRESS = "none yet: the load balancer is being made; the next `up` shows its address"
 
 
 def plan_application(settings: Settings, cluster: Cluster, state: StackState) -> ReleasePlan:
@@ -75,7 +75,7 @@ def plan_application(settings: Settings, cluster: Cluster, state: StackState) ->
     if cluster.eks and ingress and ingress.is_protected:
         pulumi.log.warn(
             "the load balancer is protected from deletion: while mern:values ingress.loadBalancerAttributes "
-            "has deletion_protection.enabled, `pulumi destroy` refuses"
+            "has deletion_protection.enabled, a `destroy` refuses"
         )
     return plan
 
@@ -109,7 +109,8 @@ def _require_sufficient_timeout(plan: ReleasePlan) -> None:
         raise pulumi.RunError(
             f"mern:release.timeout is {plan.args.timeout} s, but a rollout without downtime may take longer: "
             f"{parts}\n      pulumi config set --path 'mern:release.timeout' {least} --stack "
-            f"{pulumi.get_stack()}\n      or switch it off: mern:values ingress.zeroDowntime.enabled: false"
+            f"{pulumi.get_stack()}\n    or switch it off:\n      pulumi config set --path "
+            f"'mern:values.ingress.zeroDowntime.enabled' false --stack {pulumi.get_stack()}"
         )
 
 

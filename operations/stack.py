@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pulumi
@@ -66,7 +67,7 @@ def connect(name: str, config: auto.ConfigMap) -> tuple[Api, str]:
             f"    pulumi preview --stack {name}"
         ) from None
     try:
-        return Api(kube_config(place, account)), namespace
+        return Api(kube_config(place, account, name)), namespace
     except pulumi.RunError as error:
         raise ClusterError(f"the cluster of stack {name} is not found: {error}") from None
 
@@ -76,5 +77,5 @@ def stderr_of(error: auto.errors.CommandError) -> str:
     match = re.search(r"^ ?stderr: (.*)", str(error), re.DOTALL | re.MULTILINE)
     text = (match[1] if match else str(error)).strip().removeprefix("error: ")
     if missing := re.fullmatch(r"no stack named '(.+)' found", text):
-        text += f"\n    pulumi stack init {missing[1]}"
+        text += f"\n    pulumi stack init {shlex.quote(missing[1])}"
     return text

@@ -94,8 +94,8 @@ class Sandbox:
         if encrypted and not self.engine.passphrase.exists():
             raise SandboxError(
                 f"the secrets in {CONFIG.name} cannot be read: their passphrase, "
-                f"{self.engine.passphrase}, is gone.\nPut it back, or have the file made anew:\n"
-                f"    mv {CONFIG.name} {CONFIG.name}.old && make up"
+                f"{self.engine.passphrase}, is gone.\nPut it back, or have file and sandbox made anew:\n"
+                f"    mv {CONFIG.name} {CONFIG.name}.old && .venv/bin/python -m sandbox clean && make up"
             )
         prepare(self.engine.tools, [ETCD, KUBERNETES, KWOK])
         provider = self.engine.prepare()

@@ -1,8 +1,8 @@
 """The faults of a stack's config, each with the command that mends it.
 
 What `pulumi config` does with a path, as its code has it and as was tried: `set` makes the objects on the
-way, and puts one in place of text at the top, but nowhere else and never in place of a list. Without
---path, a key is taken as it stands.
+way, and puts one in place of text at the top, but nowhere else and never in place of a list. It keeps
+the quotes of the text that stood there, also around a number. Without --path, a key is taken as it stands.
 """
 
 import difflib
@@ -38,6 +38,8 @@ DATE = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} .+")
 MISSING = "is missing"
 FROM_A_PIPE = ": of what comes through a pipe, Pulumi takes off one line feed at the end and nothing else"
 REMOVE = "pulumi config rm"
+STACK = "\0"
+"""Where a command names the stack."""
 EDIT = "edit the stack file: no command can name this key"
 
 TYPES = {
@@ -57,7 +59,7 @@ class Fault:
     text: str
     """The rest of a sentence that begins with the key."""
     remedy: str
-    """The command that mends it, without --stack of `pulumi`."""
+    """The command that mends it, with STACK for the name of the stack."""
 
 
 def check(
@@ -94,8 +96,8 @@ def report(faults: list[Fault], stack: str) -> str:
     count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
     lines = [f"{count} in the config of stack {stack} (Pulumi.{stack}.yaml):"]
     for fault in unique:
-        option = f" --stack {stack}" if fault.remedy.startswith("pulumi ") else ""
-        for line in (f"  {PROJECT}:{fault.key} {fault.text}", f"      {fault.remedy}{option}"):
+        remedy = fault.remedy.replace(STACK, stack)
+        for line in (f"  {PROJECT}:{fault.key} {fault.text}", f"      {remedy}"):
             lines.append("".join(char if char.isprintable() else "?" for char in line))
     return "\n".join(lines)
 
@@ -108,7 +110,7 @@ def _unknown_key(key: str) -> Fault:
     hint = f"; did you mean {PROJECT}:{near[0]}?" if near else ""
     if re.split(r"[.[]", key)[0] in OBJECT_KEYS:
         hint = ": what is inside of an object is set with --path"
-    remedy = f"{REMOVE} {shlex.quote(f'{PROJECT}:{key}')}" if key.isprintable() else EDIT
+    remedy = f"{REMOVE} {shlex.quote(f'{PROJECT}:{key}')} --stack {STACK}" if key.isprintable() else EDIT
     return Fault(key, f"is not a key of this project{hint}", remedy)
 
 
@@ -155,7 +157,7 @@ def _type_faults(values: Mapping[str, Any]) -> list[Fault]:
     return []
 
 
-def _explain(error: Any, values: Mapping[str, Any]) -> Fault:
+def _explain(error: Any, values: Mapping[str, Any]) -> Fault:  # noqa: PLR0912 - a table of kinds
     path, kind, limits = error["loc"], error["type"], error.get("ctx", {})
     is_name = path[-1] == "[key]" and get(values, path) is ABSENT
     if is_name:
@@ -188,6 +190,8 @@ def _explain(error: Any, values: Mapping[str, Any]) -> Fault:
         case "string_type":
             example = ', as in accountId: "012345678901"' if path[-1] == "accountId" else ""
             return Fault(key, f"should be {TYPES[kind]}{example}", _set(path, text=True))
+    if isinstance(get(values, path), str) and remedy != EDIT:
+        remedy = f"{_remove(path)} && {remedy}"  # else the new value would get the quotes of the old
     expected = TYPES.get(kind) or re.sub(r"^Input should be ", "", error["msg"])
     return Fault(key, f"should be {expected}", remedy)
 
@@ -349,6 +353,7 @@ def _command(start: str, path: Path, end: str = "") -> str:
         return EDIT
     full = f"{PROJECT}:{pulumi_path(path)}"
     if len(path) == 1:
-        return f"{start} {full}{end}"
+        return f"{start} {full}{end} --stack {STACK}"
     quoted = shlex.quote(full)
-    return f"{start} --path " + (quoted if quoted != full else f"'{full}'") + end
+    quoted = quoted if quoted != full else f"'{full}'"
+    return f"{start} --path {quoted}{end} --stack {STACK}"

@@ -22,9 +22,12 @@ import yaml
 
 from components import mern_application
 from components.cluster import connect
+from components.release.values import ABSENT, get
 from sandbox.engine import PROJECT, Engine
 from sandbox.tools import HELM, PULUMI, prepare
 from settings import ClusterSettings, Settings
+from settings.reading import _unquoted_text
+from tests import missing_in_aws, remedies
 from tests.chart.rendering import CREDENTIALS, Chart, merged
 from tests.engine.conftest import share_program
 
@@ -32,6 +35,38 @@ DOC = PROJECT / "docs/bad-input.md"
 STACK = "staging"
 HIDDEN = "hidden-credential"
 """In every credential of these cases, so that tests can look whether it shows."""
+
+FIRST_KEYS = {
+    "cluster": "eksClusterName",
+    "namespace": "name",
+    "release": "timeout",
+    "pythonScript": "roleArn",
+    "values": "podSecurity",
+}
+"""What a user writes for KEY in a command that is printed."""
+VALUES_OF = {
+    "aws.accountId": "111111111111",
+    "aws.region": "eu-central-1",
+    "checks.subnets": "false",
+    "cluster.context": "laptop",
+    "cluster.eksClusterName": "staging",
+    "cluster.movesFrom": "8d3c",
+    "cluster.kubeconfig": "~/.kube/config",
+    "imageTag": "1.0",
+    "loadBalancerController.chartRepository": "https://aws.github.io/eks-charts",
+    "loadBalancerController.identity": "irsa",
+    "loadBalancerController.mode": "none",
+    "namespace.mode": "existing",
+    "namespace.name": "shop",
+    "namespace.protect": "false",
+    "pythonScript.roleArn": "arn:aws:iam::111111111111:role/etl",
+    "release.dryRun": "true",
+    "release.showObjects": "false",
+    "release.timeout": "600",
+    "release.unlockRevision": "1",
+    "values.podSecurity": "baseline",
+}
+"""What a user writes for VALUE."""
 
 Env = Mapping[str, str | None]
 NO_ENV: Env = {}
@@ -271,8 +306,13 @@ def lines(text: str) -> Iterator[str]:
 
 def settings_cases() -> list[Case]:
     """Return the cases of config that the program reads and refuses."""
+    return [_settings_case(text) for text in settings_texts()]
+
+
+def settings_texts() -> list[str]:
+    """Return the configs that the program refuses, as a user writes them."""
     laptop = [f"{LAPTOP}\n{text}" for text in lines(NEEDS_EKS)]
-    return [_settings_case(text) for text in (*lines(SETTINGS), KEYS_AND_ROLE, *laptop)]
+    return [*lines(SETTINGS), KEYS_AND_ROLE, *laptop]
 
 
 def _left_out(text: str) -> set[str]:
@@ -320,10 +360,31 @@ def _refusal(call: Any) -> tuple[str, ...]:
     raise AssertionError("this was accepted")
 
 
+def together() -> list[str]:
+    """Return configs with every command that the program prints, in as few files as can be: one case of each
+    key, and those that are about several keys apart."""
+    rounds: list[dict[str, str]] = []
+    apart, seen = [], set[str]()
+    for text in [*settings_texts(), *MISREAD]:
+        if text not in MISREAD:
+            commands = set(remedies.commands_in("\n".join(_settings_case(text).message)))
+            if commands <= seen:
+                continue
+            seen |= commands
+        if "without " in text or "\n" in text or "existingSecret" in text or text == KEYS_AND_ROLE:
+            apart.append(text)
+            continue
+        file = next((file for file in rounds if _key(text) not in file), None)
+        if file is None:
+            rounds.append(file := {})
+        file[_key(text)] = text
+    return [*("\n".join(file.values()) for file in rounds), *apart]
+
+
 def path_in(command: str) -> tuple[str | int, ...]:
     """Return the keys that a printed command sets or removes, as a shell and Pulumi read it."""
     words = shlex.split(command)
-    [key] = [word.removeprefix("mern:") for word in words if word.startswith("mern:")]
+    [key] = {word.removeprefix("mern:") for word in words if word.startswith("mern:")}
     return _path(key) if "--path" in words else (key,)
 
 
@@ -356,6 +417,10 @@ class StackFiles:
         secrets = [key for key, value in RIGHT.items() if "secure" in value]
         self.pulumi("config", "set-all", "--stack", STACK, *(f"--secret={key}={HIDDEN}" for key in secrets))
         self.encrypted = yaml.safe_load(self.file.read_text())["config"]
+        self.pulumi("config", "set-all", "--stack", STACK, "--secret=mern:a=1.0", "--secret=mern:b=")
+        config = yaml.safe_load(self.file.read_text())["config"]
+        texts = {HIDDEN: "mern:mongodbUri", "1.0": "mern:a", "": "mern:b"}
+        self.ciphertexts = {text: config[key]["secure"] for text, key in texts.items()}
 
     def pulumi(self, *command: str, env: Env = NO_ENV) -> str:
         """Return all that the command says; a variable that is None is not set."""
@@ -363,8 +428,61 @@ class StackFiles:
         return self._output([*pulumi, *command], env)
 
     def paste(self, command: str) -> str:
-        """Have a shell run a command that was printed, and return what it says."""
-        return self._output(["sh", "-c", command], {"PATH": f"{self.engine.tools}:{os.environ['PATH']}"})
+        """Have a shell run a command that was printed, with values for its words in capitals, and return
+        what it says."""
+        words = {}
+        if "mern:" in command:
+            first = FIRST_KEYS.get(str(path_in(command)[0]), "")
+            path = ".".join(map(str, path_in(command))).replace("KEY", first)
+            value = VALUES_OF.get(path, "value")
+            words = {"KEY": first, "NAME": "JWT_SECRET" if "Secrets" in path else value}
+            words |= dict.fromkeys(("VALUE", "PATH", "CONTEXT", "URL", "TAG", "ARN"), value)
+        env = {**os.environ, **self.engine.environment()}
+        env["PATH"] = f"{self.engine.tools}:{env['PATH']}"
+        return remedies.run(command, folder=self.folder, env=env, given=f"{HIDDEN}-new", **words)
+
+    def says(self, command: str) -> bool:
+        """Return whether the stack file says what a command sets, or no longer what it removes."""
+        is_there = get(yaml.safe_load(self.file.read_text())["config"], self._path_of(command)) is not ABSENT
+        return is_there == (" set " in command)
+
+    @staticmethod
+    def _path_of(command: str) -> tuple[str | int, ...]:
+        key, *below = path_in(command)
+        return (f"mern:{key}", *below)
+
+    def write(self, config: str) -> None:
+        """Have the stack file say this beside or in place of the right."""
+        self.file.write_text(self._with_the_right(config))
+
+    def mended(self, config: str) -> None:
+        """Run the commands that the program prints for a config, until it prints none.
+
+        Raises:
+            AssertionError: a command does not work, or its fault is still there after it.
+        """
+        config = re.sub(r'secure: "?([^"}]*)"?}', lambda it: f"secure: {self.ciphertexts[it[1]]}}}", config)
+        self.write(config)
+        seen: set[tuple[str, str]] = set()
+        while faults := self.faults_in_file():
+            assert not seen & set(faults), (config, seen & set(faults))
+            seen |= set(faults)
+            for _, command in faults:
+                self.paste(command)
+
+    def faults_in_file(self) -> list[tuple[str, str]]:
+        """Return each fault of the stack file, as the engine reads it, with the command that mends it."""
+        read = json.loads(
+            re.sub(r"\A[^{]*", "", self.pulumi("config", "--stack", STACK, "--show-secrets", "--json"))
+        )
+        texts = {key.removeprefix("mern:"): item["value"] for key, item in read.items()}
+        secret = {key.removeprefix("mern:") for key, item in read.items() if item["secret"]}
+        try:
+            Settings.parse(texts, secret, STACK, _unquoted_text(self.file, "mern:imageTag"))
+        except pulumi.RunError as error:
+            _, *lines = [line.strip() for line in str(error).splitlines()]
+            return list(zip(lines[::2], lines[1::2], strict=True))
+        return []
 
     def faults(self, config: str | None = None) -> list[tuple[str, str]]:
         """Preview, and return each fault that the program reports, with the command that mends it.
@@ -373,7 +491,7 @@ class StackFiles:
             config: what the stack file says beside or in place of the right; None: the file stays as it is.
         """
         if config is not None:
-            self.file.write_text(self._with_the_right(config))
+            self.write(config)
         said = self._said("preview", "--stack", STACK)
         title, *lines = itertools.dropwhile(lambda line: not line.startswith("error: "), said)
         faults = list(itertools.takewhile(lambda line: line.startswith(("mern:", "pulumi ")), lines))
@@ -405,7 +523,7 @@ class StackFiles:
 
     def commands(self) -> list[Case]:
         """Return the cases of a wrong command, with a right stack file."""
-        self.file.write_text(self._with_the_right(""))
+        self.write("")
         preview = ("preview", "--stack", STACK)
         none: Env = {"PULUMI_CONFIG_PASSPHRASE_FILE": None}
         wrong: Env = {**none, "PULUMI_CONFIG_PASSPHRASE": "wrong"}
@@ -448,7 +566,9 @@ class StackFiles:
         right = {**RIGHT, **{key: json.dumps(value) for key, value in self.encrypted.items()}}
         left_out = _left_out(text)
         given = [f"{key}: {value}" for key, value in right.items() if key not in left_out]
-        entries = "".join(f"  {line}\n" for line in (*given, *text.splitlines()))
+        entries = "".join(
+            f"  {line}\n" for line in (*given, *([] if text.startswith("without ") else text.splitlines()))
+        )
         return f"{self.salt}config:\n{entries}"
 
 
@@ -486,7 +606,8 @@ def kubeconfig_cases() -> Iterator[Case]:
             *(("config", "desk"), ("config", "half"), ("config", "laptop")),
         ):
             cluster = ClusterSettings(kubeconfig=f"{folder}/{file}", context=context)
-            said = _refusal(lambda cluster=cluster: connect(cluster, None))
+            with mock.patch("pulumi.get_stack", lambda: STACK):
+                said = _refusal(lambda cluster=cluster: connect(cluster, None))
             yield Case(
                 f"mern:cluster: {{kubeconfig: {file}, context: {context}}}",
                 tuple(line.replace(f"{folder}/", "") for line in said),
@@ -515,6 +636,10 @@ before anything is changed. All faults of a config are reported together, under 
 with the command that mends it (to which `--stack staging` belongs). No message holds a credential. What
 follows an arrow is said only here: there the message is Pulumi's own, before the program runs.
 
+Tests run each command as it is printed, with values for its words in capitals: those of Pulumi by Pulumi,
+those of AWS by the AWS CLI against a moto server. Not run are `eksctl` and `aws sso login`; `kubectl` and
+`aws` only where the machine has them.
+
 Made from the real cases by `python -m tests.bad_input`; a test holds it to them.
 """
 
@@ -527,6 +652,9 @@ def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
         "What YAML makes of it": files.cases(),
         "The command": files.commands(),
         "The kube config": list(kubeconfig_cases()),
+        "AWS, EKS and the load balancer controller": [
+            Case(written, message) for written, message in missing_in_aws.rows(folder)
+        ],
         "The chart's values, in `mern:values`": [*chart_cases(chart), short_timeout(chart)],
     }
 
@@ -544,7 +672,7 @@ def document(found: dict[str, list[Case]]) -> str:
 
 
 def _cell(texts: Iterable[str]) -> str:
-    shown = (text.removesuffix(f" --stack {STACK}").replace("|", "\\|") for text in texts)
+    shown = (re.sub(rf" --stack {STACK}(?= &&|$)", "", text).replace("|", "\\|") for text in texts)
     return "<br>".join(f"`` {text} ``" if "`" in text else f"`{text}`" for text in shown)
 
 

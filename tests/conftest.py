@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
 from sandbox.tools import CHECKS, ETCD, HELM, KUBERNETES, KWOK, locked, prepare
+from tests import remedies
 
 # A machine with other work is no fault of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +52,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"cluster", "clone"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.cluster)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the commands that a worker of pytest-xdist has run."""
+    remedies.ran.update(getattr(node, "workeroutput", {}).get("ran", ()))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a message prints a command that no test has run; told only when all tests have."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["ran"] = sorted(remedies.ran)
+        return
+    chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if chosen or config.option.markexpr or config.option.keyword or session.exitstatus:
+        return
+    if missing := list(remedies.not_run()):
+        print("\nNo test has run these commands, which messages print:", *missing, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

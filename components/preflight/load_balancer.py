@@ -66,7 +66,7 @@ def _is_replaced(live: Ingress, planned: Ingress) -> Finding:
     return Finding(
         f"the load balancer is replaced ({changes}): {live.address} ends, unless other Ingresses of its "
         "group keep it, and the application is not reached until DNS leads to the new one, in some minutes."
-        f"{protection} `pulumi up` again shows the new address"
+        f"{protection} The next `up` shows the new address"
     )
 
 
@@ -88,9 +88,8 @@ def ingress_class(look: Look) -> Check:
         state = "is not there" if actual is ABSENT else f"is of {actual}"
         yield Finding(
             f"mern:loadBalancerController.mode is {look.mode}, but IngressClass {name} {state}, not of "
-            f"{needed}",
-            "make an IngressClass of it, or name another: pulumi config set --path "
-            f"'mern:values.ingress.className' NAME --stack {look.stack}",
+            f"{needed}: make one, or name another",
+            f"pulumi config set --path 'mern:values.ingress.className' NAME --stack {look.stack}",
         )
         return
     yield from _parameters(look, name)

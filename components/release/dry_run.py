@@ -146,7 +146,7 @@ def _refused_fields(error: ApiError, key: Key) -> list[str]:
             pods = " and leave its pods running" if how else ""
             message = (
                 f"is immutable. Keep {keep}, or delete the object first{pods}: "
-                f"kubectl delete {kind.lower()} {name} -n {namespace}{how}"
+                f"`kubectl delete {kind.lower()} {name} -n {namespace}{how}`"
             )
         texts.append(f"{field}: {message}" if field else message)
     return list(dict.fromkeys(texts)) or [error.message]

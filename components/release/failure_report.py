@@ -32,20 +32,20 @@ def failure_report(plan: ReleasePlan, unready: Sequence[Workload], error: str) -
     else:
         lines[0] += f". Helm says: {PROVIDERS_WORDS.sub('', error.strip())}"
     serving = _serving(plan)
-    return "\n".join([*lines, serving, _next_step(error, serving)])
+    return "\n".join([*lines, serving, _next_step(plan.up_command, error, serving)])
 
 
-def _next_step(error: str, serving: str) -> str:
+def _next_step(up_command: str, error: str, serving: str) -> str:
     if LOCKED in error:
         return "Next: another run deploys this release right now; run again when it has ended."
     if serving.startswith(UNREAD):
         return (
-            "Next: run `pulumi up` again when the cluster answers. Where Helm was cut off in its work, "
+            f"Next: run `{up_command}` again when the cluster answers. Where Helm was cut off in its work, "
             "that says how to go on."
         )
     return (
-        "Next: mend the cause and run `pulumi up` again; there is nothing to clean up. "
-        "Until then `pulumi preview` shows what is not deployed."
+        f"Next: mend the cause and run `{up_command}` again; there is nothing to clean up. "
+        "Until then a preview shows what is not deployed."
     )
 
 

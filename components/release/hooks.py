@@ -70,7 +70,7 @@ class Hooks:
         assert taken is not None and newest is not None  # else there is no such hook  # noqa: S101
         await self._ask(self._mend_stale_lock)
         if not await asyncio.to_thread(adoption.take_over, api, taken, newest.revision):
-            raise ReleaseError(f"release {taken.name} has just changed: run `pulumi up` again.")
+            raise ReleaseError(f"release {taken.name} has just changed: run `{self._plan.up_command}` again.")
 
     async def _before_create(self, _: pulumi.ResourceHookArgs) -> None:
         await self._begin()
@@ -111,8 +111,8 @@ class Hooks:
         if newest is None:
             raise ReleaseError(
                 f"release {args.name} in namespace {args.namespace} is gone: it, its namespace or Helm's "
-                "record of it was deleted outside this stack. Nothing was changed. "
-                f"`pulumi up --refresh --stack {pulumi.get_stack()}` installs it anew."
+                "record of it was deleted outside this stack. Nothing was changed. This installs it anew:\n"
+                f"    pulumi up --refresh --stack {pulumi.get_stack()}"
             )
         if newest.status != "uninstalled":
             return ""

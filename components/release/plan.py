@@ -119,6 +119,8 @@ class ReleasePlan:
     """The newest revision, None where there is none."""
     taken_over: Record | None = None
     """The revision that is not in this stack's state and becomes its own."""
+    up_command: str = field(default_factory=lambda: f"pulumi up --stack {pulumi.get_stack()}")
+    """The command that deploys this stack, for messages."""
 
     @property
     def is_recorded_anew(self) -> bool:
@@ -241,7 +243,9 @@ def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterErro
     """
     reason = f"the API server is in trouble: {error}" if isinstance(error, ApiError) else str(error)
     if not pulumi.runtime.is_dry_run():
-        raise ReleaseError(f"{reason}.\nNothing was changed. Run `pulumi up` again when that is mended.")
+        raise ReleaseError(
+            f"{reason}.\nNothing was changed. Run `{plan.up_command}` again when that is mended."
+        )
     plan.description, plan.notes, plan.drifts = files, [f"{NOT_ASKED}: {reason}"], []
     plan.taken_over = plan.newest = None
 

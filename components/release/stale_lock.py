@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import pulumi
+
 from components.release import record
 from components.release.errors import ReleaseError
 from components.release.kubernetes_api import Api
@@ -27,11 +29,11 @@ def pending_text(pending: Record, mendable: bool, timeout: int, command: str, no
     age = int((now - pending.created).total_seconds())
     fact = f"revision {pending.revision} of release {pending.name} has been {pending.status} for {_age(age)}"
     if mendable:
-        return f"{fact}: its run was killed. `pulumi up` marks it failed and goes on."
+        return f"{fact}: its run was killed. The next `up` marks it failed and goes on."
     wait = max(0, 2 * timeout - age) + 1
     return (
         f"{fact}: a run is at work on it, or was killed in the midst of it.\n"
-        f"If it was killed, run `pulumi up` again in {_age(wait)}, or at once after\n"
+        f"If it was killed, an `up` goes on in {_age(wait)}, or at once after\n"
         f"    {command.format(revision=pending.revision)}"
     )
 
@@ -55,7 +57,7 @@ def mend(api: Api, pending: Record, unlock_revision: int | None, timeout: int, c
     if pending.status == "pending-install":  # the engine never forgets a create by itself
         done += (
             " Pulumi's own warning of a pending operation ends after "
-            "`pulumi refresh --clear-pending-creates`."
+            f"`pulumi refresh --clear-pending-creates --stack {pulumi.get_stack()}`."
         )
     return done
 

@@ -88,13 +88,13 @@ def drift(run: Run, stack: str, limit: int = COMMENT_LIMIT) -> str:
     page = Page(limit)
     page.add(
         f"### Stack {code(stack)} has drifted\n\nA preview of its own branch should change nothing. "
-        "`pulumi up` brings back what the stack says."
+        f"{code(f'pulumi up --stack {stack}')} brings back what the stack says."
     )
     if run.drift:
         page.add("Found in the cluster:")
         page.add_lines([text.removeprefix("drift:").strip() for text in run.drift])
     if run.changes:
-        page.add(f"The next `pulumi up` would {counted(run.changes, TO_DO)}:")
+        page.add(f"The next `up` would {counted(run.changes, TO_DO)}:")
     _changes(page, run.changes)
     return page.text
 

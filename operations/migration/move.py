@@ -59,7 +59,10 @@ def move(
         OldValuesError: a values file cannot be read.
     """
     if not files:
-        raise MoveError("which values file? python -m operations move values-staging.yaml --stack staging")
+        raise MoveError(
+            "which values file? As in\n"
+            f"    .venv/bin/python -m operations move values-{stack}.yaml --stack {stack}"
+        )
     file = stack_file.read(stack)
     remarks: list[str] = []
     moved = translate(read(files, remarks), remarks)
@@ -72,7 +75,7 @@ def move(
     checked = _check_by_helm(moved)
     missing = _missing({**file.config, **new}, moved, stack.rsplit("/", 1)[-1])
     if missing:
-        print(f"\nStill to do, as `pulumi preview` would say:\n{missing}")
+        print(f"\nStill to do, as a preview would say:\n{missing}")
     present = {key: file.config[key] for key in new if file.config.get(key) not in (None, {}, new[key])}
     if present and not replace:
         lost = "\n  ".join(config_path(path) for path, _ in leaves(present))
@@ -84,7 +87,7 @@ def move(
         print(f"\n{file.path} says so already.")
     elif write:
         stack_file.edit(_opened(stack, open_stack), file, new)
-        print(f"\n{file.path} is written. {checked} Next: pulumi preview --stack {stack}")
+        print(f"\n{file.path} is written. {checked} Next:\n    pulumi preview --stack {stack}")
     else:
         print(f"\nNothing is written. {checked} Next: the same command with --write")
 

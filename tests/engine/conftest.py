@@ -17,6 +17,7 @@ from lightkube.resources.core_v1 import Namespace
 from pulumi.automation.events import EngineEvent
 
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine
+from tests import remedies
 from tests.conftest import FOLDER, TestCluster
 
 ENGINE = Engine(folder=FOLDER)
@@ -168,6 +169,15 @@ class Project:
 
     def destroy(self, *options: str) -> Run:
         return self.run("destroy", *options)
+
+    def paste(self, command: str, given: str = "") -> str:
+        """Have the user's shell run a command that was printed, with every question answered by yes; return
+        what it shows."""
+        path = f"{ENGINE.tools}{os.pathsep}{self.cluster.env['PATH']}"
+        variables = {"PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig)}
+        yes = {"PULUMI_SKIP_CONFIRMATIONS": "true"}
+        env = self.environment() | variables | yes
+        return remedies.run(command, folder=self.folder, env=env, given=given)
 
     def run(self, command: str, *options: str) -> Run:
         """Run a command of Pulumi in a process of its own, as a user does."""

@@ -36,12 +36,14 @@ from components.release.kubernetes_api import Api, ApiError
 from components.release.record import newest
 from sandbox.engine import PROJECT
 from tests.conftest import FOLDER, TestCluster
-from tests.engine.conftest import ENGINE, Project, Run
+from tests.engine.conftest import Project, Run
+from tests.remedies import commands_in
 
 DOC = PROJECT / "docs/faults.md"
 WRITE = "WRITE_FAULTS"
 """A variable; when set, the tests write the file."""
 
+CANCEL = "pulumi cancel --stack STACK"
 NOWHERE = {"nodeSelector": {"no": "node"}}
 TOO_BIG = {"resources": {"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}}
 FITTING = {"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}
@@ -80,7 +82,22 @@ def unlock(project: Project, revision: int) -> None:
 
 def cancel(project: Project) -> None:
     """As a user does after an `up` that was killed: it leaves the stack locked."""
-    ENGINE.pulumi("cancel", "--yes", "--stack", project.stack, cwd=project.folder)
+    project.paste(CANCEL.replace("STACK", project.stack))
+
+
+def up_and_what_it_prints(project: Project) -> Iterator["Up"]:
+    """Give the `up` to run, and have the user's shell run each command that it prints, but another `up`."""
+    runs: list[Run] = []
+
+    def up() -> Run:
+        runs.append(project.up())
+        return runs[0]
+
+    yield up
+    commands = [command for command in commands_in(runs[0].output) if not command.startswith("pulumi up ")]
+    assert commands
+    for command in dict.fromkeys(commands):
+        project.paste(command)
 
 
 @contextmanager
@@ -643,7 +660,7 @@ def _(project: Project) -> Iterator[None]:
     row(
         "`up` is killed just before Helm starts",
         r"Either wait for the other process\(es\) to end or delete the lock file with `pulumi cancel`",
-        mend="`pulumi cancel`",
+        mend=f"`{CANCEL}`",
     ),
     leaves="an update that Helm never began",
 )
@@ -966,26 +983,25 @@ LEFT = (
         "`up` is killed while Helm waits",
         LEFT.format("pending-upgrade"),
         r"pulumi config set --path 'mern:release.unlockRevision' \d+ --stack",
-        mend="`pulumi cancel`; then wait for twice `mern:release.timeout`, or run the command",
+        mend=f"`{CANCEL}`; then wait for twice `mern:release.timeout`, or run the command",
         then="marks that revision failed, and deploys it",
     ),
     leaves="a pending upgrade",
     timeout=30,
 )
-def _(project: Project) -> Iterator[None]:
+def _(project: Project) -> Iterator[Up]:
     with configured(project, values={"mernServer": TOO_BIG}):
         killed_up(project, "pending-upgrade")
     revision = int(status(project).split()[0])
     unlock(project, revision - 1)  # that is of an earlier time
-    yield
-    unlock(project, revision)
+    yield from up_and_what_it_prints(project)
 
 
 @fault(
     row(
         "`up` is killed while Helm rolls back, and the clock of who comes next is an hour slow",
         r"revision \d+ was left pending-rollback by a run that was killed: marked failed, and this deploy",
-        mend="`pulumi cancel`, after twice `mern:release.timeout`",
+        mend=f"`{CANCEL}`, after twice `mern:release.timeout`",
         then="changes nothing",
     ),
     leaves="a pending rollback",
@@ -1004,7 +1020,7 @@ def _(project: Project) -> Iterator[None]:
 
 
 @fault(
-    row("`up` is killed after Helm, before the state is written", mend="`pulumi cancel`"),
+    row("`up` is killed after Helm, before the state is written", mend=f"`{CANCEL}`"),
     leaves="a state that is older than the record",
     fails=False,
     old_serves=False,
@@ -1049,7 +1065,7 @@ def _(project: Project) -> Iterator[None]:
     row(
         "somebody has uninstalled the release",
         r"error: .*release mern in namespace \S+ is gone: ",
-        mend="`pulumi up --refresh`",
+        mend="`pulumi up --refresh --stack STACK`",
         then="installs it anew",
     ),
     leaves="no release",
@@ -1063,21 +1079,22 @@ def _(project: Project) -> Iterator[None]:
     assert "is gone: it, its namespace or Helm's record of it was deleted outside this stack" in seen.output
     assert noise(seen.output) == []
     yield
-    assert project.refresh().ok
+    assert project.refresh().ok  # the printed `up --refresh` is run by tests/engine/test_owners.py
 
 
 # -- the table --------------------------------------------------------------------------------------
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # What happens when something goes wrong
 
 Each row is one fault while `pulumi up` deploys a second version over a first one that serves. Each was
 produced for real, on a real API server with the real engine, but for those marked *played*: pods of the
 sandbox run no code, so there a test writes what the kubelet, or a program, would say. In each the first
 version went on serving, with the same pods, unless the `up` got over the fault and replaced
-them, or somebody had uninstalled it. What is read is shortened.
+them, or somebody had uninstalled it. What is read is shortened. Each command below was run as it stands,
+with the stack's name for STACK, but for `aws sso login`, which needs a browser; then the next `up` worked.
 
-An `up` that is killed leaves the stack locked: the next one says so, and `pulumi cancel` unlocks it. One that
+An `up` that is killed leaves the stack locked: the next one says so, and `{CANCEL}` unlocks it. One that
 is interrupted ends in order: Helm rolls back, and nothing is locked.
 
 Made from the tests by `python -m tests.engine.faults`; the same tests hold it to them.

@@ -92,12 +92,14 @@ def refuse_without_being_asked(project: Project) -> None:
     shown("foreign release", project, run)
     assert "Take it over, with its namespace, by" in run.output
     assert "kubernetes:core/v1:Namespace" not in project.registered(), "a destroy would delete it"
-    assert f"pulumi config set --path 'mern:release.adopt' true --stack {project.stack}" in run.output
+    adopt = f"pulumi config set --path 'mern:release.adopt' true --stack {project.stack}"
+    assert adopt in run.output
+    project.paste(adopt)
     assert hidden_in(run.output + run.events) == []
 
 
 def show_what_a_take_over_changes(project: Project) -> None:
-    project.configure(release={"adopt": True}, values={"mernClient": {"replicas": 3}}, imageTag=None)
+    project.configure(values={"mernClient": {"replicas": 3}}, imageTag=None)
     run = project.preview("--diff")
     assert run.ok, run.output
     for text in (

@@ -113,7 +113,7 @@ def assert_nothing_is_left(before: dict[str, Any], after: dict[str, Any]) -> Non
         assert what == before[key], key
 
 
-def assert_helm_has_rolled_back(before: dict[str, Any], after: dict[str, Any], run: Run) -> None:
+def assert_helm_has_rolled_back(before: dict[str, Any], after: dict[str, Any], run: Run, again: str) -> None:
     shown = progress(run.output)
     if "did not become ready" in run.output:
         assert any(re.match(r"waiting for .*0/1 ready", line) for line in shown), run.output
@@ -126,7 +126,7 @@ def assert_helm_has_rolled_back(before: dict[str, Any], after: dict[str, Any], r
         rf"Now serving: revision {new.revision} \({new.description}\) of .*: mern-client \d/1 ready, mern-"
     )
     assert re.search(serving, run.output), run.output
-    assert "Next: mend the cause and run `pulumi up` again; there is nothing to clean up." in run.output
+    assert f"Next: mend the cause and run `{again}` again; there is nothing to clean up." in run.output
     assert not after["pending"]
     assert after["locks"] == []
 
@@ -166,7 +166,7 @@ def test_the_old_version_serves_the_cause_is_named_and_the_next_up_works(
         assert_nothing_is_left(before, left(project))
         assert "Diagnostics:" not in run.output or below_the_refusal(run.output) == []
     elif fault.leaves == ROLLBACK:
-        assert_helm_has_rolled_back(before, left(project), run)
+        assert_helm_has_rolled_back(before, left(project), run, f"pulumi up --stack {project.stack}")
         assert (tmp_path / "report").exists()
 
     if fault.leaves not in shop.mended:  # else it is known that the next `up` works
@@ -186,10 +186,9 @@ def test_the_old_version_serves_the_cause_is_named_and_the_next_up_works(
 
 def test_after_the_faults_nothing_is_left_to_do(shop: Shop) -> None:
     project = shop.serving()
-    if shop.waiting:
-        project.configure(release={"timeout": 30})
-        assert project.up().ok
-        shop.waiting.clear()
+    project.configure(release={"timeout": 30})
+    for command in ("preview", "up"):
+        project.paste(f"pulumi {command} --stack {project.stack}")
     preview = project.preview()
     assert preview.changes == set(), preview.output
 

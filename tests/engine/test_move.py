@@ -1,5 +1,6 @@
 """A team's old values files, moved by the command and previewed by the engine."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from lightkube.resources.core_v1 import Namespace
 
 from operations.__main__ import main
 from tests.engine.conftest import Project, Run
+from tests.remedies import commands_in
 
 BASE = """\
 mern-client:
@@ -44,6 +46,7 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     base, staging = tmp_path / "values.yaml", tmp_path / "values-staging.yaml"
     base.write_text(BASE)
     staging.write_text(STAGING)
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     project.configure(release={"timeout": 600})  # the local stack has no zero downtime to wait for
     project.make()
     monkeypatch.chdir(project.folder)
@@ -51,6 +54,12 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("operations.stack.PROJECT", project.folder)
     command = ["operations", "move", "-f", str(base), "-f", str(staging), "--stack", project.stack]
+    monkeypatch.setattr("sys.argv", [*command[:2], *command[-2:]])
+    assert main() == 1
+    [printed] = commands_in(capsys.readouterr().err)
+    shutil.copy(staging, project.folder / f"values-{project.stack}.yaml")
+    project.configure(values=None)
+    assert "Nothing is written." in project.paste(printed)
     monkeypatch.setattr("sys.argv", [*command, "--write", "--replace"])
 
     assert main() == 0
@@ -62,8 +71,9 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     for key in ("mern:mongodbUri", "mern:awsAccessKeyId", "--path 'mern:serverSecrets.JWT_SECRET'"):
         assert f"pulumi config set --secret {key} --stack {project.stack}" in said
     assert "pw-of-the-old-chart" not in said + project.config_file.read_text()
+    for printed in commands_in(said):
+        project.paste(printed, given="mongodb://made-up")
 
-    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     run = project.preview()
     assert run.ok, run.output
     assert "not checked" not in run.output

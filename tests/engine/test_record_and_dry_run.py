@@ -25,7 +25,7 @@ from lightkube.resources.admissionregistration_v1 import (
     ValidatingWebhookConfiguration,
 )
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import ConfigMap, Namespace, ResourceQuota, Service, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, ResourceQuota, Service, ServiceAccount
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 from pydantic import SecretStr
 
@@ -49,6 +49,7 @@ from components.release.values import map_leaves
 from tests.engine.conftest import Project, Run
 from tests.engine.faults import until
 from tests.engine.test_drift import by_hand
+from tests.remedies import is_here
 
 OTHER = Path(__file__).parents[1] / "charts/other"
 PASSWORD = "made-up-password"
@@ -403,13 +404,21 @@ def test_all_refusals_of_the_api_server_come_together_and_before_anything_is_reg
     small.assert_nothing_is_left_to_do()
 
     small.values = {"tier": "back", "servicePort": 99999}
+    delete = f"kubectl delete deployment web -n {namespace} --cascade=orphan"
     assert small.refusals() == [
         "Deployment web: spec.selector: is immutable. Keep the selector, or delete the object first and "
-        f"leave its pods running: kubectl delete deployment web -n {namespace} --cascade=orphan",
+        f"leave its pods running: `{delete}`",
         "Service web: spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive",
     ]
     small.options["dry_run"] = False
     assert not small.plan().notes
+
+    del small.values["servicePort"], small.options["dry_run"]
+    if is_here(delete):
+        pods = {pod.metadata.uid for pod in small.project.list(Pod)}
+        small.project.paste(delete)
+        small.deploy()
+        assert pods <= {pod.metadata.uid for pod in small.project.list(Pod)}
 
 
 UPGRADES: dict[str, Any] = {

@@ -103,7 +103,7 @@ def test_config_state_and_cluster_go_back_together_or_stay_and_credentials_stay_
     assert f"Commit {first_chart} (" in errors
     command = f"git checkout --no-overlay {first_chart} -- chart"
     assert f"    {command}\n" in errors
-    git(project, *command.split()[1:])
+    project.paste(command)
 
     # Nobody wants it.
     monkeypatch.setattr("builtins.input", lambda _: "n")

@@ -17,6 +17,7 @@ from lightkube.resources.core_v1 import Secret
 
 from sandbox.control_plane import ControlPlane
 from sandbox.engine import PROJECT
+from tests import remedies
 from tests.engine.faults import family
 
 NAMESPACE = "mern-local"
@@ -59,6 +60,10 @@ class Clone:
         output, _ = process.communicate(timeout=300)
         assert "Traceback" not in output, output
         return process.returncode, output
+
+    def paste(self, command: str) -> str:
+        """Have the user's shell run a command that was printed; return what it shows."""
+        return remedies.run(command, folder=self.folder, env=self.env)
 
     def shell(self, script: str) -> str:
         """Run commands in the user's shell, after the line that the README gives; return what they show."""
@@ -110,6 +115,11 @@ def test_the_sandbox_is_the_command_line_that_users_have(clone: Clone) -> None:
     for name in ("passphrase", "kubeconfig"):
         assert (clone.folder / ".sandbox" / name).stat().st_mode & 0o077 == 0
 
+    # What it says comes next.
+    assert set(remedies.commands_in(output)) == {"make preview", "make up", "make env", "make down"}
+    assert "19 unchanged" in clone.paste("make preview")
+    assert "export KUBECONFIG=" in clone.paste("make env")
+
     # A second `up` changes nothing, and the plain command line sees just that, with no word of plugins.
     code, output = clone.run("up")
     assert code == 0, output
@@ -139,27 +149,33 @@ def test_the_sandbox_is_the_command_line_that_users_have(clone: Clone) -> None:
     assert "made-up" not in output
 
     # Stopped and started, it goes on from there.
-    assert clone.run("down")[0] == 0
+    clone.paste("make down")
     assert clone.control_plane.processes() == set()
-    assert "is stopped" in clone.run("status")[1]
+    assert "is stopped: `make up` starts it." in clone.run("status")[1]
     assert clone.run("down")[0] == 0
-    code, output = clone.run("up")
-    assert code == 0, output
+    output = clone.paste("make up")
     assert "2 updated" not in output
     assert "unchanged" in output
     assert "2/2 ready" in clone.run("status")[1]
+
+    # The passphrase of what is deployed is lost.
+    (clone.folder / ".sandbox/passphrase").unlink()
+    code, output = clone.run("up")
+    assert code == 1
+    [command] = remedies.commands_in(output)
+    assert "2/2 ready" in clone.paste(command)
 
     output = clone.shell("pulumi refresh --yes --skip-preview\npulumi destroy --run-program --yes")
     assert "deleted" in output
     assert "Nothing is deployed." in clone.run("status")[1]
 
     assert clone.contents() == before
-    code, output = clone.run("clean")
+    output = clone.paste("make clean")
     assert "Pulumi.local.yaml and the passphrase of its secrets stay." in output
     assert [path.name for path in (clone.folder / ".sandbox").iterdir() if path.name != "lock"] == [
         "passphrase"
     ]
-    assert "1e3" in clone.stack_file.read_text()
+    assert "1e3" in (clone.folder / "Pulumi.local.yaml.old").read_text()
     assert clone.control_plane.processes() == set()
 
 
@@ -207,7 +223,7 @@ def test_what_cannot_be_done_is_named_with_the_remedy(clone: Clone, tmp_path: Pa
     code, output = clone.run("up")
     assert code == 1
     assert "the secrets in Pulumi.local.yaml cannot be read: their passphrase, " in output
-    assert "mv Pulumi.local.yaml Pulumi.local.yaml.old && make up" in output
+    assert "    mv Pulumi.local.yaml Pulumi.local.yaml.old && " in output
     clone.stack_file.unlink()
 
     # The disk is full.

@@ -130,12 +130,16 @@ def test_without_credentials_it_is_said_how_to_get_some(
         assert word in caught.value.remedy
 
 
-def test_a_profile_that_is_not_there_is_named(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_that_is_not_there_is_named(
+    account: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[profile ours]\nregion = eu-central-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "nosuch")
 
     with pytest.raises(CredentialsError, match="there is no AWS profile nosuch") as caught:
         Aws(REGION).account_id()
-    assert "aws configure list-profiles" in caught.value.remedy
+    assert caught.value.remedy == "choose another (AWS_PROFILE); there are ours"
 
 
 @pytest.mark.parametrize(

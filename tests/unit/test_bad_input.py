@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from components.cluster import connect
 from components.release.values import ABSENT, get
 from settings import KEYS, SECRET_KEYS, ClusterSettings, Settings
+from tests import remedies
 from tests.bad_input import HIDDEN, RIGHT, path_in, settings_cases
 
 TITLE = re.compile(r"[1-9]\d* faults? in the config of stack staging \(Pulumi\.staging\.yaml\):")
@@ -147,3 +148,12 @@ def test_every_case_of_the_table_is_told_apart() -> None:
 
     assert all(said)
     assert HIDDEN not in str(said)
+
+
+def test_a_command_in_a_message_stands_by_itself_and_names_its_stack() -> None:
+    for place, text in remedies.messages():
+        assert not remedies.HIDDEN.search(remedies.COMMAND.sub("", text)), place
+        for command in remedies.commands_in(text):
+            # Of settings these are the first words: every command that comes of them is looked at above.
+            of_a_stack = command.startswith("pulumi ") and not command.startswith("pulumi stack init ")
+            assert " --stack " in command or not of_a_stack or place.startswith("settings/"), place

@@ -121,7 +121,7 @@ def test_a_cluster_that_is_not_there_is_refused() -> None:
     assert refusal() == (
         f"mern:cluster.eksClusterName: account 123456789012 has no EKS cluster shop in {REGION}\n"
         f"      aws eks list-clusters --region {REGION}\n"
-        "      pulumi config set --path 'mern:cluster.eksClusterName' NAME"
+        "      pulumi config set --path 'mern:cluster.eksClusterName' NAME --stack test"
     )
 
 
@@ -138,7 +138,8 @@ def test_a_cluster_that_is_being_made_is_refused(stubs: dict[str, Stubber]) -> N
 def test_credentials_of_another_account_are_refused() -> None:
     assert refusal("111111111111") == (
         "mern:aws.accountId is 111111111111, but the AWS credentials in use are of account 123456789012: "
-        "choose others (AWS_PROFILE), and look at them by\n      aws sts get-caller-identity"
+        "choose others (AWS_PROFILE), and look at them by\n      aws sts get-caller-identity "
+        f"--region {REGION}"
     )
 
 

@@ -56,7 +56,7 @@ def write(folder: Path, cluster: Any = SERVER, user: Any = None, **more: Any) ->
 
 def read(file: str) -> tuple[Entry, Entry]:
     """Return cluster and user."""
-    config = read_context(file, "laptop")
+    config = read_context(file, "laptop", "shop")
     [cluster], [user], [context] = config["clusters"], config["users"], config["contexts"]
     assert config["current-context"] == context["name"] == "laptop"
     assert (cluster["name"], user["name"]) == (context["context"]["cluster"], context["context"]["user"])
@@ -65,7 +65,7 @@ def read(file: str) -> tuple[Entry, Entry]:
 
 def refusal(file: str, folder: Path) -> str:
     with pytest.raises(pulumi.RunError) as caught:
-        read_context(file, "laptop")
+        read_context(file, "laptop", "shop")
     message = str(caught.value)
     assert PASSWORD not in message
     return message.replace(f"{folder}/", "")
@@ -197,7 +197,7 @@ def test_files_of_which_none_is_there_are_refused(folder: Path, files: str, last
 
     assert message == (
         f"mern:cluster.kubeconfig: cannot read {last}: No such file or directory\n"
-        "      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+        "      pulumi config set --path 'mern:cluster.kubeconfig' PATH --stack shop"
     )
 
 
@@ -375,7 +375,7 @@ def test_what_is_no_kube_config_is_refused(folder: Path, change: Entry, reason: 
 def test_a_text_that_is_no_kube_config_is_not_quoted(folder: Path, text: str, reason: str) -> None:
     (folder / "config").write_text(text)
 
-    remedy = "\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH"
+    remedy = "\n      pulumi config set --path 'mern:cluster.kubeconfig' PATH --stack shop"
     assert refusal(f"{folder}/config", folder) == (
         f"mern:cluster.kubeconfig: config is not a kube config{reason or remedy}"
     )

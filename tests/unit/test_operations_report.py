@@ -144,7 +144,7 @@ def test_drift_is_any_change_and_any_warning_that_says_so() -> None:
     assert "Deployment web: spec.replicas is 5, not 2" in report.drift(quiet, STACK)
     assert "images stay" not in report.drift(quiet, STACK)
     text = report.drift(recorded("preview-delete"), STACK)
-    assert "The next `pulumi up` would update 2, delete 1:" in text
+    assert "The next `up` would update 2, delete 1:" in text
     # A change of what only groups others is one too.
     assert report.drift(Run(command="preview", ok=True, changed=True), STACK)
 

@@ -127,7 +127,7 @@ def test_a_pending_revision_is_mended_when_it_is_old_or_named(
 def test_a_run_that_may_be_alive_is_told_by_its_age_with_what_to_do() -> None:
     assert pending_text(found(), False, 10, "unlock {revision}", NOW) == (
         "revision 2 of release web has been pending-upgrade for 5 s: a run is at work on it, or was killed "
-        "in the midst of it.\nIf it was killed, run `pulumi up` again in 16 s, or at once after\n"
+        "in the midst of it.\nIf it was killed, an `up` goes on in 16 s, or at once after\n"
         "    unlock 2"
     )
     assert "for 5 min: its run was killed" in pending_text(found(seconds=300), True, 10, "", NOW)
@@ -137,7 +137,7 @@ def test_a_preview_says_of_a_pending_revision_what_an_up_will_do(monkeypatch: py
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", timeout=10, unlock_revision=2)
     api: Any = SimpleNamespace(now=lambda: NOW)
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
-    for revision, said in ((2, "`pulumi up` marks it failed"), (3, "a run is at work")):
+    for revision, said in ((2, "The next `up` marks it failed"), (3, "a run is at work")):
         [note] = plan._note_on_pending(args, found(revision), api)
         assert said in note
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
