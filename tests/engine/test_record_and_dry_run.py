@@ -53,7 +53,7 @@ from tests.remedies import is_here
 
 OTHER = Path(__file__).parents[1] / "charts/other"
 PASSWORD = "made-up-password"
-UNREGISTERED = {"pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
+UNREGISTERED = {"pulumi:providers:pulumi", "pulumi:pulumi:Stack", "pulumi:providers:kubernetes"}
 NOT_CHECKED = "not checked by the API server: "
 
 CRDS = create_global_resource(
@@ -126,7 +126,9 @@ class Small:
             patch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
             provider: Any = None
             urn = "urn:pulumi:test::mern::helm:index:ChartRelease$kubernetes:helm.sh/v3:Release::web"
-            state = StackState({urn: {"name": args.name, "namespace": args.namespace}})
+            # What is to be adopted is not in the state yet.
+            known = {} if args.adopt else {urn: {"name": args.name, "namespace": args.namespace}}
+            state = StackState(known)
             return plan_release(args, provider, self.api(), state)
 
     def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
