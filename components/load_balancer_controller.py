@@ -284,11 +284,12 @@ def _require_not_needed(mode: str, api: Api, urn: str) -> None:
         by = f"; still needed for: {', '.join(needing)}" if needing else ""
     raise pulumi.RunError(
         f"{key} is {mode}, but the cluster's controller is this stack's, and would be deleted{by}\n"
-        f"      to keep it: pulumi config set --path '{key}' install --stack {stack}\n"
-        f"      to give it to another stack, which has mode install: pulumi state move --source {stack} "
-        f"--dest STACK '{urn}'\n"
-        "      to delete it: first delete what needs it (this stack's Ingress by mern:values "
-        "ingress.enabled: false and `pulumi up`), then set the mode to none"
+        "    To keep it\n"
+        f"      pulumi config set --path '{key}' install --stack {stack}\n"
+        "    To give it to another stack, which has mode install\n"
+        f"      pulumi state move --source {stack} --dest STACK '{urn}'\n"
+        "    To delete it: first delete what needs it (this stack's Ingress by mern:values ingress.enabled: "
+        f"false and `pulumi up --stack {stack}`), then set the mode to none"
     )
 
 

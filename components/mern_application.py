@@ -136,9 +136,10 @@ def _require_same_namespace(namespace: str, component: str, state: StackState) -
             raise pulumi.RunError(
                 f"mern:namespace.name is {namespace}, but this stack's release serves in namespace {old}, "
                 "and a stack stays in its namespace. Nothing was changed.\n"
-                f"      to stay: pulumi config set --path 'mern:namespace.name' {old} --stack {stack}\n"
-                f"      to move: pulumi stack init NEW --copy-config-from {stack}\n"
-                "        deploy NEW, let the hosts point to its load balancer, then destroy this stack"
+                "    To stay\n"
+                f"      pulumi config set --path 'mern:namespace.name' {old} --stack {stack}\n"
+                "    To move: deploy another stack, point the hosts to its load balancer, destroy this one\n"
+                f"      pulumi stack init NEW --copy-config-from {stack}"
             )
 
 
@@ -155,7 +156,7 @@ def _owner_of_namespace(settings: Settings, cluster: Cluster, component: str, st
         for type_ in (NAMESPACE, PATCH)
     )
     if owned and mode == "existing":
-        return [f"namespace {name} is no longer this stack's: it stays, and `pulumi destroy` leaves it there"]
+        return [f"namespace {name} is no longer this stack's: it stays, and a destroy leaves it there"]
     if owned or (labelled and mode == "existing"):
         return []
     try:
@@ -165,23 +166,25 @@ def _owner_of_namespace(settings: Settings, cluster: Cluster, component: str, st
         if pulumi.runtime.is_dry_run():
             return [text]
         raise pulumi.RunError(f"{text}.\nNothing was changed.") from None
-    command = f"pulumi config set --stack {pulumi.get_stack()} --path"
+    stack = pulumi.get_stack()
     if mode == "existing" and not exists:
         raise pulumi.RunError(
             f"mern:namespace.mode is existing, but namespace {name} is not there. Nothing was changed.\n"
-            f"      its owner makes it: kubectl create namespace {name}\n"
-            f"      or this stack does: {command} 'mern:namespace.mode' create"
+            f"    Its owner makes it\n      kubectl create namespace {name}\n"
+            f"    or this stack does\n"
+            f"      pulumi config set --path 'mern:namespace.mode' create --stack {stack}"
         )
     if mode == "existing" or not exists:
         return []
     if not settings.release.adopt:
         raise pulumi.RunError(
             f"mern:namespace.mode is create, but namespace {name} is there and not this stack's. Nothing was "
-            f"changed.\n      to leave it to its owner: {command} 'mern:namespace.mode' existing\n"
-            "      to make it this stack's, so that `pulumi destroy` deletes it with all that is in it: "
-            f"{command} 'mern:release.adopt' true"
+            "changed.\n    To leave it to its owner\n"
+            f"      pulumi config set --path 'mern:namespace.mode' existing --stack {stack}\n"
+            "    To make it this stack's, whose destruction then deletes it with all that is in it\n"
+            f"      pulumi config set --path 'mern:release.adopt' true --stack {stack}"
         )
-    return [f"namespace {name} becomes this stack's: `pulumi destroy` deletes it with all that is in it"]
+    return [f"namespace {name} becomes this stack's: a destroy of it deletes the namespace and all in it"]
 
 
 def _has_namespace(api: Api, name: str) -> bool:

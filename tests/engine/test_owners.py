@@ -83,7 +83,7 @@ TABLE = Table()
 TABLE.add(
     "keep namespace",
     "`namespace.mode`: `create` → `existing`",
-    "namespace NS is no longer this stack's: it stays, and `pulumi destroy` leaves it there",
+    "namespace NS is no longer this stack's: it stays, and a destroy leaves it there",
     "the namespace leaves the stack; nothing in the cluster changes",
 )
 TABLE.add(
@@ -226,16 +226,29 @@ def test_no_change_of_an_owner_deletes_what_serves(project: Project) -> None:
 def refuse_a_namespace_of_others(project: Project) -> None:
     """A namespace with something of others in it, and nothing of this stack's."""
     client = project.cluster.client
-    shown("no namespace", project, refused(project, namespace={"mode": "existing"}))
+    missing = refused(project, namespace={"mode": "existing"})
+    shown("no namespace", project, missing)
+    paste_what_is_printed(project, missing)
     project.configure(namespace={"mode": "create"})
     client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
     theirs = client.create(ConfigMap.from_dict({"metadata": {"name": "theirs"}}), namespace=project.namespace)
-    shown("take namespace", project, project.preview(), refused(project))
+    taken = refused(project)
+    shown("take namespace", project, project.preview(), taken)
+    paste_what_is_printed(project, taken)
+    project.configure(namespace={"mode": "create"}, release={"adopt": False})
     assert "kubernetes:core/v1:Namespace" not in project.registered()
     assert project.destroy("--run-program").ok or project.destroy().ok
     assert project.get(ConfigMap, "theirs").metadata.uid == theirs.metadata.uid
     client.delete(Namespace, project.namespace)
     gone(project)
+
+
+def paste_what_is_printed(project: Project, run: Run) -> None:
+    """Have the user's shell run each command of a refusal that this machine can run."""
+    commands = [command for command in remedies.commands_in(run.output) if command.startswith("pulumi ")]
+    assert commands
+    for command in dict.fromkeys(commands):
+        project.paste(command)
 
 
 def refused(project: Project, **changes: Any) -> Run:
@@ -258,7 +271,7 @@ def hand_the_namespace_over_and_take_it_back(project: Project) -> None:
     project.configure(release={"adopt": True})
     taken = project.up()
     assert taken.ok, taken.output
-    assert f"namespace {project.namespace} becomes this stack's: `pulumi destroy` deletes it" in taken.output
+    assert f"namespace {project.namespace} becomes this stack's: a destroy of it deletes" in taken.output
     project.configure(release={"adopt": False})
     assert project.preview().changes == set()
     assert serving(project) == before
@@ -269,9 +282,8 @@ def stay_in_the_namespace(project: Project) -> None:
     up = refused(project, namespace={"name": f"{project.namespace}-new"})
     shown("move", project, up)
     assert serving(project) == before
-    mend = re.search(r"to stay: pulumi (config .*)", up.output)
-    assert mend
-    ENGINE.pulumi(*mend[1].replace("'", "").split(), cwd=project.folder)
+    [stay] = [command for command in remedies.commands_in(up.output) if "namespace.name" in command]
+    project.paste(stay)
     assert project.preview().changes == set()
 
 
@@ -440,7 +452,7 @@ def another_stack(staging: AwsProject) -> Iterator[str]:  # noqa: F811
     """A stack of this project that is deployed nowhere."""
     staging.make()
     name = "another"
-    ENGINE.pulumi("stack", "init", name, "--copy-config-from", "staging", cwd=staging.folder)
+    staging.paste(f"pulumi stack init {name} --copy-config-from staging")
     yield name
     ENGINE.pulumi("stack", "rm", name, "--yes", "--force", cwd=staging.folder)
 
@@ -481,8 +493,11 @@ def keep_the_controller(staging: AwsProject, another: str) -> None:  # noqa: F81
     shown("controller of others", staging, up)
     move = re.search(r"pulumi (state move .*) '(urn:.*)'", up.output)
     assert move
+    [keep] = [command for command in remedies.commands_in(up.output) if " install " in command]
+    staging.paste(keep)
+    staging.configure(loadBalancerController={"mode": "existing"})
     given = move[1].replace("STACK", another).split()
-    ENGINE.pulumi(*given, "--yes", move[2], cwd=staging.folder)
+    staging.paste(move[0].replace("STACK", another))
     handed = staging.up()
     assert handed.ok, handed.output
     assert "delete" not in handed.operations.values()
@@ -503,11 +518,13 @@ def keep_the_controller(staging: AwsProject, another: str) -> None:  # noqa: F81
 
 def change_the_role(staging: AwsProject) -> None:  # noqa: F811
     [first] = [it for it in associations(staging) if it["namespace"] == staging.namespace]
-    shown("own role", staging, refused(staging, pythonScript={"policy": None, "roleArn": first["roleArn"]}))
+    own = refused(staging, pythonScript={"policy": None, "roleArn": first["roleArn"]})
+    shown("own role", staging, own)
     theirs = staging.aws.client("iam").create_role(
         RoleName="theirs", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []})
     )
-    staging.configure(pythonScript={"roleArn": theirs["Role"]["Arn"]})
+    [command] = [command for command in remedies.commands_in(own.output) if "roleArn" in command]
+    staging.paste(command.replace(" ARN ", f" {theirs['Role']['Arn']} "))
     shown("role of others", staging, staging.up())
     [second] = [it for it in associations(staging) if it["namespace"] == staging.namespace]
     assert second["roleArn"] == theirs["Role"]["Arn"]

@@ -155,5 +155,7 @@ def test_a_command_in_a_message_stands_by_itself_and_names_its_stack() -> None:
         assert not remedies.HIDDEN.search(remedies.COMMAND.sub("", text)), place
         for command in remedies.commands_in(text):
             # Of settings these are the first words: every command that comes of them is looked at above.
-            of_a_stack = command.startswith("pulumi ") and not command.startswith("pulumi stack init ")
+            of_a_stack = command.startswith("pulumi ") and not command.startswith(
+                ("pulumi stack init ", "pulumi state move ")
+            )
             assert " --stack " in command or not of_a_stack or place.startswith("settings/"), place
