@@ -11,11 +11,11 @@ from settings import Settings
 
 with quiet_exit():  # nothing of the language host stands below what this says
     settings = Settings.load()
-    cluster = connect(settings.cluster, settings.aws)
+    state = StackState.read()
+    cluster = connect(settings.cluster, settings.aws, state)
 
     # Whatever can refuse the deployment does so here, before anything but the providers is registered:
     # `pulumi up` in CI shows no preview, and a bad chart must not leave half of the stack changed.
-    state = StackState.read()
     plan = plan_application(settings, cluster, state)
     preflight.check(settings, cluster, plan)
     controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster, state)

@@ -11,7 +11,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
 from components.kube_config import read_context
-from components.release import Api, ApiError, ClusterError
+from components.release import Api, ApiError, ClusterError, StackState
 from settings import AwsSettings, ClusterSettings
 
 
@@ -84,7 +84,7 @@ class Cluster:
         return f"mern:{self.identity.mark or 'index'}:{component}"
 
 
-def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
+def connect(settings: ClusterSettings, account: AwsSettings | None, state: StackState) -> Cluster:
     """Connect to the cluster that the stack's config names; never to the current context of a kube config.
 
     Raises:
@@ -93,7 +93,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     if settings.eks_cluster_name is None:
         config = kube_config(settings, account, pulumi.get_stack())
         api = _api(config)
-        return _cluster(settings, config, api, _uid(api), str(settings.context))
+        return _cluster(settings, _last_deployed(state), config, api, _uid(api), str(settings.context))
     assert account is not None  # Settings has seen to it  # noqa: S101
     aws_api = Aws(account.region)
     # Before the provider is registered, which would refuse in words of its own.
@@ -101,6 +101,7 @@ def connect(settings: ClusterSettings, account: AwsSettings | None) -> Cluster:
     config = _for_eks(found, account.region)
     return _cluster(
         settings,
+        _last_deployed(state),
         config,
         _api(config),
         found["arn"],
@@ -170,9 +171,14 @@ def _describe(name: str, account: AwsSettings, aws_api: Aws, stack: str) -> Desc
 
 
 def _cluster(
-    settings: ClusterSettings, config: dict[str, Any], api: Api, cluster_id: str, name: str, **more: Any
+    settings: ClusterSettings,
+    deployed: Identity | None,
+    config: dict[str, Any],
+    api: Api,
+    cluster_id: str,
+    name: str,
+    **more: Any,
 ) -> Cluster:
-    deployed = _last_deployed()
     if deployed is None:
         identity = Identity(id=cluster_id, name=name)
     elif cluster_id in ("", deployed.id):
@@ -217,12 +223,9 @@ def _uid(api: Api) -> str:
         return ""
 
 
-def _last_deployed() -> Identity | None:
-    """Return the cluster that this stack was last deployed to, from its own last outputs; None before the
-    first deployment."""
-    stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    answer = pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": stack})
-    output = (answer.value or {}).get("outputs", {}).get("cluster")
+def _last_deployed(state: StackState) -> Identity | None:
+    """Return the cluster that this stack was last deployed to; None before the first deployment."""
+    output = state.outputs.get("cluster")
     return Identity(**output) if isinstance(output, dict) else None
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from components import mern_application
 from components.cluster import connect
+from components.release import StackState
 from components.release.values import ABSENT, get
 from sandbox.engine import PROJECT, Engine
 from sandbox.tools import HELM, PULUMI, prepare
@@ -607,7 +608,7 @@ def kubeconfig_cases() -> Iterator[Case]:
         ):
             cluster = ClusterSettings(kubeconfig=f"{folder}/{file}", context=context)
             with mock.patch("pulumi.get_stack", lambda: STACK):
-                said = _refusal(lambda cluster=cluster: connect(cluster, None))
+                said = _refusal(lambda cluster=cluster: connect(cluster, None, StackState()))
             yield Case(
                 f"mern:cluster: {{kubeconfig: {file}, context: {context}}}",
                 tuple(line.replace(f"{folder}/", "") for line in said),

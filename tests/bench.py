@@ -85,14 +85,14 @@ MANY = {
 import json, pathlib
 import pulumi
 from components.cluster import connect
-from components.release import ChartRelease, ReleaseArgs, plan_release
+from components.release import ChartRelease, ReleaseArgs, StackState, plan_release
 from settings import ClusterSettings
 
 given = json.loads(pathlib.Path("given.json").read_text())
-cluster = connect(ClusterSettings.model_validate(given["cluster"]), None)
+cluster = connect(ClusterSettings.model_validate(given["cluster"]), None, StackState())
 args = ReleaseArgs(chart="./chart", name="many", namespace=given["namespace"], values=given["values"])
 opts = pulumi.ResourceOptions(provider=cluster.provider)
-ChartRelease("many", plan_release(args, cluster.provider, cluster.api), opts)
+ChartRelease("many", plan_release(args, cluster.provider, cluster.api, StackState.read()), opts)
 """,
     "bare": """
 import json, pathlib

@@ -25,6 +25,11 @@ class StackState:
         stored = (answer.value or {}).get("outputs") or {}
         return cls({urn: item.get("outputs") or {} for urn, item in stored.items()})
 
+    @property
+    def outputs(self) -> Outputs:
+        """The outputs of the stack itself; empty before its first deployment."""
+        return next(iter(self.of_types("pulumi:pulumi:Stack").values()), {})
+
     def of_types(self, *types: str) -> dict[str, Outputs]:
         """Return the resources of a type, by URN.
 

@@ -103,8 +103,7 @@ def run(
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)  # before set_mocks, which makes futures
         # No stack was ever deployed.
-        reads = ("pulumi:pulumi:readStackOutputs", "pulumi:pulumi:readStackResourceOutputs")
-        nothing: Answers = {token: lambda _: {"outputs": {}} for token in reads}
+        nothing: Answers = {"pulumi:pulumi:readStackResourceOutputs": lambda _: {"outputs": {}}}
         monitor = _Monitor(recording, {**nothing, **(answers or {})})
         mocks.set_mocks(monitor.mocks, project="mern", stack=stack, preview=False, monitor=monitor)
         settings.SETTINGS.outputs.clear()  # those of a run that failed, whose loop is closed

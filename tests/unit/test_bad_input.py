@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.cluster import connect
+from components.release import StackState
 from components.release.values import ABSENT, get
 from settings import KEYS, SECRET_KEYS, ClusterSettings, Settings
 from tests import remedies
@@ -140,7 +141,7 @@ def test_any_kube_config_that_is_none_is_refused(
     file = tmp_path_factory.getbasetemp() / "kubeconfig"
     file.write_bytes(text)
     with pytest.raises(pulumi.RunError, match=r"mern:cluster\.kubeconfig: .* is not a kube config"):
-        connect(ClusterSettings(kubeconfig=str(file), context="laptop"), None)
+        connect(ClusterSettings(kubeconfig=str(file), context="laptop"), None, StackState())
 
 
 def test_every_case_of_the_table_is_told_apart() -> None:

@@ -12,7 +12,7 @@ from pulumi import automation as auto
 
 from components.aws import Aws
 from components.cluster import Cluster, EksCluster, connect
-from components.release import ClusterError
+from components.release import ClusterError, StackState
 from operations import __main__ as operations
 from operations import stack as of_stack
 from settings import AwsSettings, ClusterSettings
@@ -62,7 +62,7 @@ def connected(account_id: str = "123456789012") -> tuple[Recording, list[Cluster
     def program() -> None:
         place = ClusterSettings.model_validate({"eksClusterName": "shop"})
         account = AwsSettings.model_validate({"accountId": account_id, "region": REGION})
-        clusters.append(connect(place, account))
+        clusters.append(connect(place, account, StackState()))
 
     return run(program), clusters
 

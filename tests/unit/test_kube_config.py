@@ -15,6 +15,7 @@ import yaml
 
 from components.cluster import connect
 from components.kube_config import read_context
+from components.release import StackState
 from settings import ClusterSettings
 from tests.unit.test_kubernetes_api import PASSWORD, Pair, pair
 
@@ -404,4 +405,4 @@ def test_a_variable_that_names_no_proxy_is_refused_before_the_provider_is_regist
     monkeypatch.setenv("NO_PROXY", "")
 
     with pytest.raises(pulumi.RunError, match=r"^HTTPS_PROXY is no URL of a proxy$"):
-        connect(settings, None)
+        connect(settings, None, StackState())
