@@ -38,6 +38,7 @@ DATE = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} .+")
 MISSING = "is missing"
 FROM_A_PIPE = ": of what comes through a pipe, Pulumi takes off one line feed at the end and nothing else"
 REMOVE = "pulumi config rm"
+SET_SECRET = "pulumi config set --secret"  # noqa: S105
 STACK = "\0"
 """Where a command names the stack."""
 EDIT = "edit the stack file: no command can name this key"
@@ -84,8 +85,11 @@ def check(
     types = [fault for fault in _type_faults(values) if fault.text != MISSING or fault.key not in present]
     faults += [_blame_variable(fault) if run_tag and fault.key == "imageTag" else fault for fault in types]
     faults += _contradictions(values)
-    # What has to go needs no quotes, and quotes come before the question of what the text says.
+    # What has to go needs no better text, and quotes come before the question of what the text says.
     removed = {fault.key for fault in faults if fault.remedy.startswith(REMOVE)}
+    faults = [
+        fault for fault in faults if fault.key not in removed or not fault.remedy.startswith(SET_SECRET)
+    ]
     dates = {fault.key: fault for fault in _misread_dates(values) if fault.key not in removed}
     return values, [*unknown, *(fault for fault in faults if fault.key not in dates), *dates.values()]
 
@@ -342,7 +346,7 @@ def _set(path: Path, value: str = "VALUE", *, text: bool = False) -> str:
     if len(path) == 1 and key in OBJECT_KEYS:
         path = (key, "NAME" if key in SECRET_KEYS else "KEY")
     if key in SECRET_KEYS:
-        return _command("pulumi config set --secret", path)
+        return _command(SET_SECRET, path)
     # With --path, Pulumi writes digits as a number unless it is told the type.
     kind = "--type string " if text or path[-1] == "accountId" else ""
     return _command("pulumi config set", path, f" {kind}{value}")

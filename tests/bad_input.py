@@ -423,6 +423,15 @@ class StackFiles:
         texts = {HIDDEN: "mern:mongodbUri", "1.0": "mern:a", "": "mern:b"}
         self.ciphertexts = {text: config[key]["secure"] for text, key in texts.items()}
 
+    def _encrypted(self, written: str) -> str:
+        """Return the ciphertext of a text as it is written in YAML's double quotes."""
+        text = yaml.safe_load(f'"{written}"')
+        if text not in self.ciphertexts:
+            self.write("")
+            self.pulumi("config", "set", "--stack", STACK, "--secret", "mern:c", "--", text)
+            self.ciphertexts[text] = yaml.safe_load(self.file.read_text())["config"]["mern:c"]["secure"]
+        return self.ciphertexts[text]
+
     def pulumi(self, *command: str, env: Env = NO_ENV) -> str:
         """Return all that the command says; a variable that is None is not set."""
         pulumi = [str(self.engine.tools / "pulumi"), "--non-interactive", "--color", "never"]
@@ -462,7 +471,7 @@ class StackFiles:
         Raises:
             AssertionError: a command does not work, or its fault is still there after it.
         """
-        config = re.sub(r'secure: "?([^"}]*)"?}', lambda it: f"secure: {self.ciphertexts[it[1]]}}}", config)
+        config = re.sub(r'secure: "?([^"}]*)"?}', lambda it: f"secure: {self._encrypted(it[1])}}}", config)
         self.write(config)
         seen: set[tuple[str, str]] = set()
         while faults := self.faults_in_file():

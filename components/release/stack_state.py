@@ -1,5 +1,6 @@
 """What this stack's state holds: which objects in the cluster are the stack's own, and which are not."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pulumi
 
 Outputs = Mapping[str, Any]
+
+READ_WITHIN = 5
+"""Seconds. A backend on disk does not write a state at once: meanwhile a reader finds a part of it."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,13 @@ class StackState:
 
     @classmethod
     def read(cls) -> "StackState":
-        """Return the state of the stack that this program runs for."""
-        stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-        answer = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
-        stored = (answer.value or {}).get("outputs") or {}
+        """Return the state of the stack that this program runs for.
+
+        Raises:
+            pulumi.RunError: the backend does not give it.
+        """
+        name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+        stored = _read(name).get("outputs") or {}
         return cls({urn: item.get("outputs") or {} for urn, item in stored.items()})
 
     @property
@@ -38,3 +45,16 @@ class StackState:
         """
         chain = "$".join(types)
         return {urn: outputs for urn, outputs in self.resources.items() if urn.split("::")[2] == chain}
+
+
+def _read(stack: str) -> Outputs:
+    give_up = time.monotonic() + READ_WITHIN
+    while True:
+        try:
+            answer = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
+        except Exception as error:  # the SDK raises a bare Exception for every failed call
+            if time.monotonic() > give_up:
+                raise pulumi.RunError(f"the state of stack {stack} could not be read: {error}") from None
+            time.sleep(0.05)
+        else:
+            return answer.value or {}

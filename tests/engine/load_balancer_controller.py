@@ -79,10 +79,11 @@ def crd(plural: str, group: str) -> dict[str, Any]:
 
 
 class Controller:
-    """While the controller's Deployment is ready: gives each Ingress of class alb a finalizer and an
-    address, and takes the finalizer off those that are being deleted."""
+    """While the controller's Deployment is ready: gives each Ingress of class alb in a namespace a
+    finalizer and an address, and takes the finalizer off those that are being deleted."""
 
-    def __init__(self, cluster: TestCluster) -> None:
+    def __init__(self, cluster: TestCluster, namespace: str) -> None:
+        self._ingresses = INGRESSES.replace("/ingresses", f"/namespaces/{namespace}/ingresses")
         self._api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
         self._end = threading.Event()
         self.served: list[str] = []
@@ -110,7 +111,7 @@ class Controller:
             # An object that has changed or gone meanwhile is looked at again.
             with contextlib.suppress(Exception):
                 if self.ready:
-                    for ingress in self._api.items(INGRESSES):
+                    for ingress in self._api.items(self._ingresses):
                         self._serve(ingress)
 
     def _serve(self, ingress: Any) -> None:

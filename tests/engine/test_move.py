@@ -47,6 +47,7 @@ def test_old_values_files_are_moved_and_the_api_server_accepts_what_they_become(
     base.write_text(BASE)
     staging.write_text(STAGING)
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    project.configure(namespace={"mode": "existing"})
     project.configure(release={"timeout": 600})  # the local stack has no zero downtime to wait for
     project.make()
     monkeypatch.chdir(project.folder)

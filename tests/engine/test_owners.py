@@ -380,7 +380,8 @@ def assert_is_refused_with_the_command(project: Project) -> None:
     before = owned(project)
     for run in (project.preview(), project.up()):
         assert not run.ok
-        assert f"`pulumi up --refresh --stack {project.stack}` installs it anew" in run.output
+        assert "This installs it anew:\n" in run.output
+        assert f"pulumi up --refresh --stack {project.stack}\n" in run.output
         assert noise(run.output) == []
     assert owned(project) == before
 

@@ -154,7 +154,9 @@ def open_stack(
                 cluster=cluster,
                 aws=account,
                 programs=tmp_path / "programs",
-                controller=ending.enter_context(Controller(cluster).running()),
+                controller=ending.enter_context(
+                    Controller(cluster, config["mern:namespace"]["name"]).running()
+                ),
             )
             project.configure(loadBalancerController={"chartRepository": repository})
             ending.callback(_clean, project, helm)
