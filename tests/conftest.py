@@ -25,6 +25,16 @@ settings.load_profile("unhurried")
 FOLDER = PROJECT / f".sandbox/test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 
 
+LONGEST = (
+    "test_owners.py",
+    "test_staging_and_production.py",
+    "test_record_and_dry_run.py",
+    "test_cluster_identity.py",
+    "test_adoption.py",
+    "test_workflows.py",
+)
+
+
 @dataclass(kw_only=True)
 class TestCluster:
     """A running control plane."""
@@ -48,10 +58,12 @@ class TestCluster:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a control plane: `make test-fast` leaves it out."""
+    """Mark what needs a control plane: `make test-fast` leaves it out. The longest tests go first, so that
+    no worker waits for one of them in the end."""
     for item in items:
         if {"cluster", "clone"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.cluster)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.hookimpl(optionalhook=True)

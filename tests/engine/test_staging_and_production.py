@@ -82,10 +82,11 @@ def token(cluster: TestCluster) -> str:
     api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
     accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "deployer"}}
-    api.create(accounts, account)
+    # Applied, not created: each module that uses the fixture has one of its own.
+    api.apply(f"{accounts}/deployer", account, fieldManager="tests")
     group = "rbac.authorization.k8s.io"
-    api.create(
-        f"/apis/{group}/v1/clusterrolebindings",
+    api.apply(
+        f"/apis/{group}/v1/clusterrolebindings/deployer",
         {
             "apiVersion": f"{group}/v1",
             "kind": "ClusterRoleBinding",
@@ -93,6 +94,7 @@ def token(cluster: TestCluster) -> str:
             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
             "subjects": [{"kind": "ServiceAccount", "name": "deployer", "namespace": "kube-system"}],
         },
+        fieldManager="tests",
     )
     kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
     made = api.create(f"{accounts}/deployer/token", kind | {"spec": {"expirationSeconds": 3600}})
