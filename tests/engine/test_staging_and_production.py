@@ -323,7 +323,7 @@ def test_a_preview_without_aws_credentials_is_refused_before_the_provider_does(
         "some (AWS_PROFILE), or log in",
         "aws sso login",
     )
-    assert {what for _, _, what in refused.steps} <= {"Stack mern-staging"}
+    assert {what for _, _, what in refused.steps} <= {"Stack mern-staging", "pulumi default"}
 
 
 def test_staging_lives_its_whole_life_and_its_pods_get_their_roles_in_another_way(
