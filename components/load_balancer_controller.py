@@ -59,7 +59,6 @@ INGRESS_CLASS = "alb"
 CONTROLLER_LABEL = f"app.kubernetes.io/name={CHART}"
 """Of the controller's Deployment, unless whoever installed it has given it another name."""
 
-CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 OURS = {"mern", crds.FIELD_MANAGER}
 """The field managers of this program, the first of which it had before."""
@@ -131,8 +130,7 @@ class LoadBalancerController(pulumi.ComponentResource):
             raise pulumi.RunError(
                 f"{cluster.eks.arn}: which permissions the load balancer controller needs is not "
                 f"known for partition {cluster.eks.partition}, only for {', '.join(PARTITIONS)}\n"
-                "      pulumi config set --path 'mern:loadBalancerController.mode' none --stack "
-                f"{pulumi.get_stack()}"
+                f"      {_set_mode('none')}"
             )
         _require_no_other_owner(cluster.api, is_own=bool(own))
         return LoadBalancerControllerArgs(
@@ -285,7 +283,7 @@ def _require_not_needed(mode: str, api: Api, urn: str) -> None:
     raise pulumi.RunError(
         f"{key} is {mode}, but the cluster's controller is this stack's, and would be deleted{by}\n"
         "    To keep it\n"
-        f"      pulumi config set --path '{key}' install --stack {stack}\n"
+        f"      {_set_mode('install')}\n"
         "    To give it to another stack, which has mode install\n"
         f"      pulumi state move --source {stack} --dest STACK '{urn}'\n"
         "    To delete it: first delete what needs it (this stack's Ingress by mern:values ingress.enabled: "
@@ -380,7 +378,7 @@ def _other_crds(api: Api) -> Iterator[tuple[str, str]]:
     owners: dict[str, list[str]] = {}
     by_hand, newer = [], []
     for name in CRDS:
-        crd = api.find(f"{CRD_PATH}/{name}", accept=METADATA_ONLY)
+        crd = api.find(crds.path_of(name), accept=METADATA_ONLY)
         if crd is None:
             continue
         if owner := owner_of_crd(crd["metadata"]):

@@ -62,8 +62,13 @@ def _apply(api: Api, crd: Object, *, dry_run: bool) -> Object:
     return api.apply(_path(crd), crd, **query)
 
 
+def path_of(name: str) -> str:
+    """Return the path of a CRD."""
+    return f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+
+
 def _path(crd: Object) -> str:
-    return f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+    return path_of(crd["metadata"]["name"])
 
 
 def _is_established(crd: Any) -> bool:

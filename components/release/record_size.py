@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,10 @@ def require_room(chart: str, release: str, objects: Sequence[Object], values: Ma
     Raises:
         ChartError: Helm cannot store it.
     """
-    size = estimate(chart, objects, values)
+    parts = [*_parts(chart_files.load(chart), objects, values)]
+    size = _size_of(parts)
     if size < NEARLY * LIMIT:
         return []
-    parts = _parts(chart_files.load(chart), objects, values)
     largest = sorted((part for part in parts if part.size > LARGE), key=lambda part: -part.size)[:5]
     facts = (
         f"about {size // 1024} KiB of the 1024 KiB that a Secret holds: the chart's files, the values and "
@@ -67,7 +67,11 @@ def require_room(chart: str, release: str, objects: Sequence[Object], values: Ma
 
 def estimate(chart: str, objects: Sequence[Object], values: Mapping[str, Any]) -> int:
     """Return about how many bytes Helm's record of a release has."""
-    return _size("".join(part.text for part in _parts(chart_files.load(chart), objects, values)))
+    return _size_of(_parts(chart_files.load(chart), objects, values))
+
+
+def _size_of(parts: Iterable[_Part]) -> int:
+    return _size("".join(part.text for part in parts))
 
 
 def _parts(files: chart_files.Files, objects: Sequence[Object], values: Mapping[str, Any]) -> Iterator[_Part]:

@@ -11,7 +11,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Secret, Service
 from lightkube.resources.rbac_authorization_v1 import RoleBinding
 
-from components.load_balancer_controller import CRD_PATH, CRDS, controllers
+from components.load_balancer_controller import CRDS, controllers
+from components.release import crds
 from components.release.kubernetes_api import Api, ApiError
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project, Run
@@ -204,7 +205,7 @@ def test_what_the_groups_may_not_do(access: Access) -> None:
         with pytest.raises(ApiError, match="not found"):
             api.get("/apis/networking.k8s.io/v1/ingressclasses/alb")
         with pytest.raises(ApiError, match="not found"):
-            api.get(f"{CRD_PATH}/{CRDS[0]}")
+            api.get(crds.path_of(CRDS[0]))
         # What is nobody's business.
         for path in ("/api/v1/nodes", "/api/v1/secrets", "/api/v1/namespaces/kube-system/secrets"):
             assert refused(api.get, path)
