@@ -18,6 +18,7 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 from components.cluster import Cluster, EksCluster
 from components.ingress import AUTO_MODE
 from components.release import Api, ClusterError, StackState, crds
+from components.release.component import SAFELY
 from components.release.findings import texts_of, unchecked_notes
 from components.release.manifest import Object
 from components.service_account_role import (
@@ -191,13 +192,7 @@ class LoadBalancerController(pulumi.ComponentResource):
             repository_opts=RepositoryOptsArgs(**repository) if repository else None,
             values=chart_values(args, self.role_arn),
             timeout=args.timeout,
-            atomic=True,
-            max_history=10,
-            # The application's Ingress and pods need its webhooks: only a ready one counts.
-            skip_await=False,
-            create_namespace=False,
-            # Acts on a first install only, over what a killed one left; never over a deployed one.
-            replace=True,
+            **SAFELY,
             opts=opts,
         )
 

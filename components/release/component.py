@@ -1,6 +1,6 @@
 """The Pulumi resources of a release."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -10,6 +10,17 @@ from components.release import rows
 from components.release.hooks import Hooks
 from components.release.plan import COMPONENT, ReleasePlan
 from components.release.secrets import Messages, marked
+
+SAFELY: Mapping[str, Any] = {
+    "atomic": True,
+    "max_history": 10,
+    # Only a deployment whose objects are ready counts.
+    "skip_await": False,
+    "create_namespace": False,
+    # Acts on a first install only, over what a killed one left; refuses over a deployed one.
+    "replace": True,
+}
+"""The arguments that each Release here has in common."""
 
 
 class ChartRelease(pulumi.ComponentResource):
@@ -66,12 +77,7 @@ class ChartRelease(pulumi.ComponentResource):
             values=marked(args.values),
             description=plan.description,
             timeout=args.timeout,
-            atomic=True,
-            max_history=10,
-            skip_await=False,
-            create_namespace=False,
-            # Acts on a first install only, over what a killed one left; refuses over a deployed one.
-            replace=True,
+            **SAFELY,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=opts.depends_on if opts else None,
