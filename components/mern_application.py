@@ -71,7 +71,8 @@ def plan_application(settings: Settings, cluster: Cluster, state: StackState) ->
     plan.notes += _owner_of_namespace(settings, cluster, component, state)
     _require_sufficient_timeout(plan)
     ingress = Ingress.rendered(plan.objects)
-    _warn_of_another_load_balancer(plan, ingress)
+    if settings.load_balancer_controller.mode == "none":  # of the others, preflight says so
+        _warn_of_another_load_balancer(plan, ingress)
     if cluster.eks and ingress and ingress.is_protected:
         pulumi.log.warn(
             "the load balancer is protected from deletion: while mern:values ingress.loadBalancerAttributes "
