@@ -137,7 +137,8 @@ def open_stack(
             written["encryptionsalt"] = encrypted["encryptionsalt"]
             (folder / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump(written))
             config = written["config"]
-            eventually(lambda: _is_clean(cluster, config["mern:namespace"]["name"]), seconds=60)
+            remains = functools.partial(_left_over, cluster, config["mern:namespace"]["name"])
+            eventually(lambda: not remains(), seconds=60, otherwise=remains)
             place, name = config["mern:aws"], config["mern:cluster"]["eksClusterName"]
             account = Account.open(server, place["accountId"], place["region"])
             account.create_cluster(name)
@@ -149,6 +150,7 @@ def open_stack(
             monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=":")
             for key, value in account.env.items():
                 monkeypatch.setenv(key, value)
+            controller = Controller(cluster, config["mern:namespace"]["name"])
             project = AwsProject(
                 folder=folder,
                 stack=stack,
@@ -156,12 +158,12 @@ def open_stack(
                 cluster=cluster,
                 aws=account,
                 programs=tmp_path / "programs",
-                controller=ending.enter_context(
-                    Controller(cluster, config["mern:namespace"]["name"]).running()
-                ),
+                controller=controller,
             )
             project.configure(loadBalancerController={"chartRepository": repository})
+            # Cleaned when the controller has ended: it would put its finalizer back.
             ending.callback(_clean, project, helm)
+            ending.enter_context(controller.running())
             return project
 
         yield open_stack
@@ -182,16 +184,19 @@ def _clean(project: AwsProject, helm: str) -> None:
     project.aws.server.reset()
 
 
-def _is_clean(cluster: TestCluster, namespace: str) -> bool:
-    """Whether nothing is left of an earlier test."""
-    return not crds(cluster) and namespace not in {it.metadata.name for it in cluster.client.list(Namespace)}
+def _left_over(cluster: TestCluster, namespace: str) -> list[Any]:
+    """What is left of an earlier test, with what the namespace's deletion waits for."""
+    spaces = [it for it in cluster.client.list(Namespace) if it.metadata.name == namespace]
+    return crds(cluster) + [it.status for it in spaces]
 
 
-def eventually(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for what the cluster does by itself."""
+def eventually(
+    is_so: Callable[[], bool], seconds: float = 30, otherwise: Callable[[], object] = lambda: ""
+) -> None:
+    """Wait for what the cluster does by itself; `otherwise` tells what is in the way."""
     give_up = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < give_up
+        assert time.monotonic() < give_up, otherwise()
         time.sleep(0.1)
 
 
