@@ -53,8 +53,11 @@ class Watch:
         status = record.status(api, args.name, args.namespace)
         if status in ("pending-install", "pending-upgrade"):
             self._helm_is_at_work = True
+            known = {_key(workload): workload.causes for workload in self.unready}
             self.unready = [workload for workload in workloads if not workload.is_ready]
             for workload in self.unready:
+                # The pod that told why may be gone, and the next not there yet.
+                workload.causes = workload.causes or known.get(_key(workload), [])
                 self._read_logs(workload)
             return f"waiting for {'; '.join(map(str, self.unready))}" if self.unready else ""
         if self._helm_is_at_work and status == "pending-rollback":
@@ -72,15 +75,14 @@ class Watch:
         api, namespace = self.plan.api, self.plan.args.namespace
         hooks = [item for item in watched(self.plan.objects) if is_hook(item)]
         for workload in observe(api, hooks, namespace, self._began):
-            seen = (workload.kind, workload.name, workload.namespace)
-            others = [item for item in self.unready if (item.kind, item.name, item.namespace) != seen]
+            others = [item for item in self.unready if _key(item) != _key(workload)]
             if not workload.is_ready:
                 self._read_logs(workload)
                 self.unready = [*others, workload]
 
     def _read_logs(self, workload: Workload) -> None:
         for cause in workload.causes:
-            cause.log = read_log(self.plan.api, workload.namespace, cause)
+            cause.log = read_log(self.plan.api, workload.namespace, cause) or cause.log
 
     async def _run(self) -> None:
         shown = ""
@@ -93,3 +95,7 @@ class Watch:
                 self.messages.info(text, ephemeral=True)
                 shown = text
             await asyncio.sleep(INTERVAL)
+
+
+def _key(workload: Workload) -> tuple[str, str, str]:
+    return workload.kind, workload.name, workload.namespace

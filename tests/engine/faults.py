@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -167,15 +168,16 @@ def kubelet(project: Project, **told: list[Told]) -> Iterator[None]:
     """Plays the kubelet for pods that no node takes: gives each pod of a container one of the states.
 
     They are bound to a node that is none, so that neither kwok nor the scheduler cares for them, once
-    that has said that it found none.
+    that has said that it found none. It is another each time: Kubernetes removes the pods of a node that it
+    has missed for 40 s.
     """
-    server, stop = api(project), threading.Event()
+    server, stop, node = api(project), threading.Event(), f"nowhere-{secrets.token_hex(4)}"
     pods = f"/api/v1/namespaces/{project.namespace}/pods"
 
     def give(pod: Mapping[str, Any], container: str, state: Told) -> None:
         name = pod["metadata"]["name"]
         status, reason, message = state
-        server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "nowhere"}})
+        server.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": node}})
         base = {
             "name": container,
             "image": "example.com/it:2",

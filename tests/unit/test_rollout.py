@@ -268,3 +268,28 @@ def test_a_hook_that_fails_after_the_last_look_is_in_the_report(
     asyncio.run(deployment())
     [report] = [text for text in said if "was not deployed" in text]
     assert "Job migrate: 0 of 1 ready\n  failed" in report
+
+
+def test_a_cause_is_known_also_when_its_pod_has_gone_and_the_next_is_not_there_yet(
+    rollout: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a Job between two tries, whose failed pod the cluster has removed with its node."""
+    ended = Cause(text="ended with an error")
+    looks = [[ended], [], [Cause(text="starting")]]
+    monkeypatch.setattr(
+        watch,
+        "observe",
+        lambda *_: [
+            Workload(kind="Job", name="run", namespace="shop", wanted=1, needed=1, causes=looks.pop(0))
+        ],
+    )
+    monkeypatch.setattr(record, "status", lambda *_: "pending-upgrade")
+    api: Any = SimpleNamespace(now=lambda: NOW)
+    looking = watch.Watch(plan=replace(rollout._plan, api=api), messages=rollout._messages)
+    seen = [(looking.look(), list(looking.unready[0].causes)) for _ in range(3)]
+    first = "waiting for run 0/1 ready, ended with an error"
+    assert seen == [
+        (first, [ended]),
+        (first, [ended]),
+        ("waiting for run 0/1 ready, starting", [Cause(text="starting")]),
+    ]
