@@ -43,7 +43,7 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(VENV)/bin/zizmor --offline --quiet .github
 	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
 		prepare(Path(".sandbox/checks"), [CHECKS])'
-	@.sandbox/checks/actionlint -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
+	@.sandbox/checks/actionlint -config-file .github/actionlint.yaml -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
 	@$(VENV)/bin/shellcheck .ci/run
 
 format: $(VENV)/dev ## Rewrite the sources in the project's style

@@ -1,5 +1,6 @@
-"""A small GitHub API on loopback: comments, issues, runs and jobs of one repository."""
+"""A small GitHub API on loopback: comments, issues, runs, jobs and their identity, of one repository."""
 
+import base64
 import json
 import re
 import threading
@@ -25,6 +26,8 @@ class FakeGitHub:
     runs: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    job: str = f"repo:{REPOSITORY}:environment:staging"
+    """The `sub` of the tokens."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -36,7 +39,23 @@ class FakeGitHub:
             "GITHUB_SERVER_URL": "https://github.example",
         }
 
+    @property
+    def id_token_env(self) -> dict[str, str]:
+        """The variables of a job with the permission `id-token: write`."""
+        return {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.url}/id-token?api-version=2.0",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": TOKEN,
+        }
+
+    def id_token(self, audience: str) -> str:
+        """Return a token of the job's identity, in the form of a JWT."""
+        parts = ({"alg": "RS256"}, {"sub": self.job, "aud": audience}, "signature")
+        encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()) for part in parts)
+        return ".".join(text.decode().rstrip("=") for text in encoded)
+
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if path == "/id-token":
+            return 200, {"count": 1, "value": self.id_token(query["audience"])}
         match method, *path.removeprefix(f"/repos/{REPOSITORY}/").split("/"):
             case "GET", "issues", _, "comments":
                 return 200, _page(self.comments, query)

@@ -50,8 +50,12 @@ def _steps_of_action(name: str, given: Mapping[str, str]) -> Iterator[Step]:
     expressions = {f"inputs.{key}": text for key, text in inputs.items()}
     for step in action["runs"]["steps"]:
         assert "${{" not in step.get("run", "")  # nobody's text gets into a shell
-        filled = {key: _filled(text, expressions) for key, text in step.get("with", {}).items()}
-        yield {**step, "with": filled} if filled else step
+        filled = {
+            part: {key: _filled(text, expressions) for key, text in step[part].items()}
+            for part in ("with", "env")
+            if part in step
+        }
+        yield {**step, **filled}
 
 
 def _filled(text: str, expressions: Mapping[str, str]) -> str:

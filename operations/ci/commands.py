@@ -1,6 +1,6 @@
-"""The commands that workflows call: preview, up, drift, check-health, comment, issue.
+"""The commands that workflows call: preview, up, drift, check-health, comment, issue, id-token.
 
-Packages are imported within a command: `comment` and `issue` need none.
+Packages are imported within a command: `comment`, `issue` and `id-token` need none.
 """
 
 import argparse
@@ -17,15 +17,24 @@ OpenStack = Callable[[str], Any]
 
 def add(commands: Commands) -> None:
     """Add the commands to the command line."""
-    for add_command in (_add_preview, _add_up, _add_check_health, _add_drift, _add_comment, _add_issue):
+    for add_command in (
+        _add_preview,
+        _add_up,
+        _add_check_health,
+        _add_drift,
+        _add_comment,
+        _add_issue,
+        _add_id_token,
+    ):
         add_command(commands)
 
 
 def _add_command(
-    commands: Commands, name: str, run: Callable[..., int], description: str
+    commands: Commands, name: str, run: Callable[..., int], description: str, *, of_stack: bool = True
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=description, description=description)
-    parser.add_argument("stack", metavar="STACK")
+    if of_stack:
+        parser.add_argument("stack", metavar="STACK")
     parser.set_defaults(run=run)
     return parser
 
@@ -183,7 +192,7 @@ def _append(file: Path | None, text: str) -> None:
             summary.write(text + "\n")
 
 
-# -- comment, issue: GitHub -----------------------------------------------------------------------
+# -- comment, issue, id-token: GitHub -------------------------------------------------------------
 
 
 def _add_comment(commands: Commands) -> None:
@@ -229,4 +238,26 @@ def _issue(args: argparse.Namespace, _: OpenStack) -> int:
     except github.GitHubError as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def _add_id_token(commands: Commands) -> None:
+    description = "print the name by which GitHub tells others which job this is; needs no packages"
+    parser = _add_command(commands, "id-token", _id_token, description, of_stack=False)
+    parser.add_argument("--audience", required=True, help="who is told, as in sts.amazonaws.com")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="write the token itself to a new file")
+
+
+def _id_token(args: argparse.Namespace, _: OpenStack) -> int:
+    from operations.ci import github
+
+    try:
+        token = github.id_token(args.audience)
+    except github.GitHubError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"To {args.audience} this job is {github.subject_of(token)}")
+    if args.to:
+        args.to.touch(mode=0o600, exist_ok=False)
+        args.to.write_text(token)
     return 0

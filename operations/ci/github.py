@@ -1,11 +1,13 @@
-"""GitHub's API, as far as it is needed: a comment on a pull request, an issue, earlier runs.
+"""GitHub's API as far as it is needed: a comment on a pull request, an issue, earlier runs, a job's identity.
 
 It needs the standard library alone: a comment is written also where the packages could not be installed.
 """
 
+import base64
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,25 +64,8 @@ class GitHub:
         Raises:
             GitHubError: GitHub refuses, or does not answer.
         """
-        request = urllib.request.Request(  # noqa: S310  # the address is GitHub's own variable
-            f"{self.api}/repos/{self.repository}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Accept": "application/vnd.github+json",
-                "Authorization": f"Bearer {self.token}",
-                "X-GitHub-Api-Version": "2022-11-28",
-                "User-Agent": "mern-operations",
-                "Content-Type": "application/json",
-            },
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise GitHubError(f"{method} {path}: GitHub answers {error.code} {error.reason}") from None
-        except OSError as error:
-            raise GitHubError(f"{method} {path}: GitHub does not answer ({error})") from None
+        url = f"{self.api}/repos/{self.repository}{path}"
+        return _send(f"{method} {path}", method, url, self.token, body)
 
     def pages(self, path: str, key: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the items of all pages; `key` names them where the answer is an object."""
@@ -93,6 +78,53 @@ class GitHub:
             if len(items) < PAGE:
                 return
             number += 1
+
+
+def _send(subject: str, method: str, url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Send a request to GitHub; return the answer. An error begins with `subject`."""
+    request = urllib.request.Request(  # noqa: S310  # the address is GitHub's own variable
+        url,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={
+            "Accept": "application/vnd.github+json",
+            "Authorization": f"Bearer {token}",
+            "X-GitHub-Api-Version": "2022-11-28",
+            "User-Agent": "mern-operations",
+            "Content-Type": "application/json",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise GitHubError(f"{subject}: GitHub answers {error.code} {error.reason}") from None
+    except OSError as error:
+        raise GitHubError(f"{subject}: GitHub does not answer ({error})") from None
+
+
+def id_token(audience: str, env: Mapping[str, str] = os.environ) -> str:
+    """Return a token in which GitHub tells `audience` which job this is.
+
+    Raises:
+        GitHubError: this job may have none, or GitHub does not answer.
+    """
+    try:
+        url, token = env["ACTIONS_ID_TOKEN_REQUEST_URL"], env["ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
+    except KeyError:
+        raise GitHubError(
+            "this job may not ask GitHub for a token of its identity: it needs the permission "
+            "`id-token: write`, and so does the job of a workflow that calls this one"
+        ) from None
+    subject = f"the token of this job's identity for {audience}"
+    url = f"{url}&audience={urllib.parse.quote(audience, safe='')}"
+    return str(_send(subject, "GET", url, token)["value"])
+
+
+def subject_of(token: str) -> str:
+    """Return the name that a token of `id_token` gives the job. The token itself is to be printed nowhere."""
+    payload = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
 
 
 def marker(purpose: str, stack: str) -> str:

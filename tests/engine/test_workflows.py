@@ -34,6 +34,8 @@ NOT_RUN_ON_A_CLUSTER = {
     "make check": "it is a check of its own",
     "make test": "it runs this test",
     "Install the program's packages": "tests/unit/test_workflows.py does, and tests have them",
+    "Show who GitHub says this job is": "tests/unit/test_workflows.py does",
+    "Log in to Pulumi Cloud by OIDC": "tests/unit/test_workflows.py does, with a stand-in for Pulumi Cloud",
     "Check that it can be reached": "it waits ten minutes; it is run without",
     "Say why there is no preview": "a test of its own does, below",
 }
@@ -87,6 +89,7 @@ class Repository:
                 "inputs.image-tag": "",
                 "github.token": github_api.TOKEN,
                 "vars.PULUMI_BACKEND_URL": (FOLDER / "state").as_uri(),
+                "vars.PULUMI_DEFAULT_ORGANIZATION || vars.PULUMI_OIDC_ORGANIZATION": "",
                 "secrets.PULUMI_ACCESS_TOKEN": "",
                 "secrets.PULUMI_CONFIG_PASSPHRASE": ENGINE.passphrase.read_text(),
                 **(expressions or {}),
@@ -341,6 +344,7 @@ def test_a_stack_that_is_not_there_is_said_with_the_command(tmp_path: Path, tool
         expressions={
             "github.base_ref == 'main' && 'production' || 'staging'": "staging",
             "vars.PULUMI_BACKEND_URL": (tmp_path / "state").as_uri(),
+            "vars.PULUMI_DEFAULT_ORGANIZATION || vars.PULUMI_OIDC_ORGANIZATION": "",
             "secrets.PULUMI_ACCESS_TOKEN": "",
             "secrets.PULUMI_CONFIG_PASSPHRASE": "made-up",
         },

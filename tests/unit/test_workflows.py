@@ -1,11 +1,16 @@
 """The workflows, as far as they can be checked without GitHub."""
 
+import argparse
 import hashlib
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,9 @@ import pytest
 import yaml
 
 from sandbox.engine import PROJECT
+from sandbox.tools import PULUMI, prepare
+from tests import github_api
+from tests.stand_ins import pulumi_cloud
 from tests.workflow import ACTIONS, EXPRESSION, WORKFLOWS, Runner, load, load_action, steps
 
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.yaml"))
@@ -21,6 +29,8 @@ FILES = [*WORKFLOWS.glob("*.yaml"), *ACTIONS.glob("*/action.yaml")]
 STACKS = ("staging", "production")
 CHOICE = "inputs.stack || (github.ref_name == 'main' && 'production' || 'staging')"
 """The expression for the stack of a deployment."""
+ORGANIZATION = "vars.PULUMI_DEFAULT_ORGANIZATION || vars.PULUMI_OIDC_ORGANIZATION"
+SHOWN, LOGIN = "Show who GitHub says this job is", "Log in to Pulumi Cloud by OIDC"
 
 
 def steps_of(name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -55,7 +65,7 @@ def test_a_deployment_is_not_cut_off_while_helm_may_still_roll_back() -> None:
 def test_one_run_per_stack_and_none_is_cancelled_midway() -> None:
     job = load("deploy")["jobs"]["deploy"]
     stack = f"${{{{ {CHOICE} }}}}"
-    assert job["concurrency"] == {"group": f"deploy-{stack}", "cancel-in-progress": False}
+    assert job["concurrency"] == {"group": f"deploy-{stack}", "cancel-in-progress": False, "queue": "max"}
     assert job["environment"] == load("deploy")["env"]["STACK"] == stack
     # What `ended_job` looks for.
     assert job["name"] == f"deploy to {stack}"
@@ -121,6 +131,14 @@ def test_packages_are_installed_with_the_hashes_that_are_pinned_or_not_at_all(tm
         assert (imported.returncode == 0) == is_installed
 
 
+def test_the_engine_gets_the_organization_from_the_environment() -> None:
+    """`pulumi login --oidc-token --default-org` keeps it under an address that no command looks it up by."""
+    for name in ("preview", "deploy", "drift"):
+        for _, step in steps_of(name):
+            if "PULUMI_BACKEND_URL" in step.get("env", {}) and step.get("name") != LOGIN:
+                assert step["env"]["PULUMI_DEFAULT_ORGANIZATION"] == f"${{{{ {ORGANIZATION} }}}}"
+
+
 def test_secrets_of_a_stack_are_only_where_the_engine_runs() -> None:
     for name in NAMES:
         for job, step in steps_of(name):
@@ -133,6 +151,154 @@ def test_secrets_of_a_stack_are_only_where_the_engine_runs() -> None:
 def test_what_only_reads_runs_in_an_environment_of_its_own(name: str, ending: str) -> None:
     jobs = [job for job in load(name)["jobs"].values() if "environment" in job]
     assert len(jobs) == 1
-    named = re.findall(r"[\w.]*-(?:preview|drift)|}}-drift", jobs[0]["environment"])
+    named = re.findall(r"[\w.]*-(?:preview|drift)|}}-drift", jobs[0]["environment"]["name"])
     assert named
     assert all(each.endswith(ending) for each in named)
+    assert jobs[0]["environment"]["deployment"] is False  # GitHub records none
+
+
+def test_a_merge_queue_gets_the_checks_that_it_waits_for() -> None:
+    """By `check`, which runs, and by `preview`, whose jobs are skipped: GitHub takes that for passed."""
+    for name in ("check", "preview"):
+        assert "merge_group" in load(name)["on"]
+    assert all(
+        job["if"].startswith("github.event_name == 'pull_request' && ")
+        for job in load("preview")["jobs"].values()
+    )
+    assert load("check")["jobs"]["check"]["if"].startswith("github.event_name != 'pull_request' ||")
+    assert load("check")["on"]["push"] == {"branches-ignore": ["gh-readonly-queue/**"]}  # not twice
+
+
+def test_actionlint_is_told_of_the_queue_alone_and_still_has_to_be(checks: Path, tmp_path: Path) -> None:
+    text = (WORKFLOWS / "deploy.yaml").read_text()
+    (tmp_path / ".github/workflows").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()  # by which it finds the project
+    file = tmp_path / ".github/workflows/deploy.yaml"
+    file.write_text(text.replace("queue: max", "queue: max\n      queues: max"))
+
+    def complaints() -> list[str]:
+        command = [str(checks / "actionlint"), "-format", "{{range .}}{{.Message}}\n{{end}}", str(file)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return re.findall(r"unexpected key (\S+)", done.stdout)
+
+    # When it knows `queue`, as its own pull request 654 has it: delete .github/actionlint.yaml and this test.
+    assert complaints() == ['"queue"', '"queues"']
+    shutil.copy(PROJECT / ".github/actionlint.yaml", tmp_path / ".github")
+    assert complaints() == ['"queues"']
+
+
+def test_commands_that_start_a_workflow_name_a_branch_and_a_repository() -> None:
+    """Without --ref GitHub takes the default branch, which the environment of the stack may refuse."""
+    commands = [
+        command
+        for file in (*PROJECT.glob("docs/*.md"), *PROJECT.glob("*.md"), *PROJECT.glob("operations/**/*.py"))
+        for command in re.findall(r"gh workflow run [^\n`]*", file.read_text())
+    ]
+    assert commands
+    for command in commands:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("workflow")
+        for flag in ("--ref", "-R"):
+            parser.add_argument(flag, required=True)
+        parser.add_argument("-f", action="append")
+        args = parser.parse_args(shlex.split(command)[3:])
+        inputs = dict(text.split("=") for text in args.f)
+        assert set(inputs) <= set(load(Path(args.workflow).stem)["on"]["workflow_dispatch"]["inputs"])
+        assert args.ref == {"staging": "develop", "production": "main"}[inputs["stack"]]
+
+
+AUDIENCE = "token.actions.githubusercontent.com:aud"
+SUBJECT = "token.actions.githubusercontent.com:sub"
+
+
+def documented_trust_policy() -> dict[str, Any]:
+    blocks = re.findall(r"```json\n(.*?)```", (PROJECT / "docs/ci.md").read_text(), re.DOTALL)
+    (policy,) = (json.loads(block) for block in blocks if "AssumeRoleWithWebIdentity" in block)
+    (statement,) = policy["Statement"]
+    return dict(statement["Condition"])
+
+
+@pytest.mark.parametrize(
+    ("job", "is_trusted"),
+    [
+        ("repo:OWNER/REPOSITORY:environment:production-preview", True),
+        ("repo:OWNER@OWNER_ID/REPOSITORY@REPOSITORY_ID:environment:production-preview", True),
+        # An owner may be called so: GitHub's own form has a separator that no name can have.
+        ("repo:OWNER-OWNER_ID/REPOSITORY-REPOSITORY_ID:environment:production-preview", False),
+        ("repo:OWNER@OWNER_ID/REPOSITORY@REPOSITORY_ID:environment:production", False),
+        ("repo:OWNER@OWNER_ID/REPOSITORY@REPOSITORY_ID:pull_request", False),
+        ("repo:OWNER@OTHER_ID/REPOSITORY@REPOSITORY_ID:environment:production-preview", False),
+        ("repo:OWNER@OWNER_ID/OTHER@REPOSITORY_ID:environment:production-preview", False),
+    ],
+)
+def test_the_documented_role_trusts_the_environment_in_both_forms_of_its_name(
+    job: str, is_trusted: bool
+) -> None:
+    condition = documented_trust_policy()
+    assert condition.keys() == {"StringEquals"}  # no wildcard, so an exact comparison
+    assert condition["StringEquals"][AUDIENCE] == "sts.amazonaws.com"
+    assert (job in list(condition["StringEquals"][SUBJECT])) == is_trusted
+
+
+def job_that_logs_in(tmp_path: Path, cloud: str, env: Mapping[str, str]) -> Runner:
+    tools = tmp_path / "bin"
+    prepare(tools, [PULUMI])
+    path = os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"]))
+    return Runner(
+        folder=tmp_path,
+        workspace=PROJECT,
+        env={"PATH": path, "PULUMI_HOME": str(tmp_path / "home"), "PULUMI_SKIP_UPDATE_CHECK": "true", **env},
+        expressions={
+            CHOICE: "staging",
+            "vars.PULUMI_OIDC_ORGANIZATION": "shop",
+            "vars.PULUMI_BACKEND_URL": cloud,
+        },
+    )
+
+
+def test_a_job_says_what_github_calls_it_and_logs_in_to_pulumi_cloud_without_a_token_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """The tokens are shown nowhere, and GitHub's is not kept."""
+    with github_api.serve() as github, pulumi_cloud.serve() as cloud:
+        github.job = "repo:shop@12/mern@345:environment:staging"
+        cloud.accepts = github.id_token("urn:pulumi:org:shop")
+        machine = job_that_logs_in(tmp_path, cloud.url, github.id_token_env)
+        done = machine.run("deploy", "deploy", SHOWN)
+        assert done.stdout == f"To sts.amazonaws.com this job is {github.job}\n"
+
+        done = machine.run("deploy", "deploy", LOGIN)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"To urn:pulumi:org:shop this job is {github.job}\n" in done.stdout
+        assert f"Logged in to {cloud.url} as workflows" in done.stdout
+        (exchange,) = cloud.exchanges
+        assert exchange["audience"] == "urn:pulumi:org:shop"
+        assert exchange["requested_token_type"].endswith(":organization")
+        assert exchange["expiration"] == "7200"
+        assert list(machine.temp.iterdir()) == []
+
+        # The steps after it have an empty PULUMI_ACCESS_TOKEN: the repository has no such secret.
+        asked = subprocess.run(
+            ["pulumi", "whoami"],
+            cwd=tmp_path,
+            env={**os.environ, **machine.env, "PULUMI_ACCESS_TOKEN": "", "PULUMI_BACKEND_URL": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert asked.stdout.strip() == "workflows", asked.stderr
+
+        cloud.accepts = ""
+        done = machine.run("deploy", "deploy", LOGIN)
+        assert done.returncode
+        assert "no policy allows this token" in done.stderr
+        printed = "".join(machine.printed)
+        assert not any(part in printed for part in (*exchange["subject_token"].split("."), "pul-token"))
+
+
+def test_a_job_without_the_permission_is_told_which(tmp_path: Path) -> None:
+    machine = job_that_logs_in(tmp_path, "", {})
+    for step in (SHOWN, LOGIN):
+        done = machine.run("deploy", "deploy", step)
+        assert done.returncode == 1
+        assert "it needs the permission `id-token: write`" in done.stderr
