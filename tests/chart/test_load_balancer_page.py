@@ -1,4 +1,4 @@
-"""The examples of docs/load-balancer.md: each is a stack's config, renders, and says what the controller reads."""
+"""The examples of docs/load-balancer.md: each is a stack's config, and renders to what the controller reads."""
 
 import ipaddress
 import json
@@ -10,6 +10,7 @@ import pytest
 import yaml
 from lightkube import codecs
 
+from components.load_balancer_controller import VERSION
 from sandbox.engine import PROJECT
 from settings import Settings
 from tests.chart.conftest import Cluster
@@ -138,14 +139,18 @@ def hold_to_grammar(item: Object) -> None:
         assert item["kind"] in kinds
     notes = dict(of_controller(item))
     if "auth-type" in notes:
-        assert "HTTPS" in notes["listen-ports"]
         assert f"auth-idp-{notes['auth-type']}" in notes
+        assert item["kind"] == "Service" or "HTTPS" in notes["listen-ports"]
     if "stickiness.enabled=true" in notes.get("target-group-attributes", ""):
         assert notes["target-type"] == "ip"
 
 
-def test_the_page_has_an_example_of_each() -> None:
+def test_the_page_is_of_the_pinned_controller() -> None:
+    """Its examples are held to that version's documentation, and it says how to raise it."""
     assert len(EXAMPLES) == PAGE.count("```yaml") == 9
+    assert f"version {VERSION} allows" in PAGE.replace("\n", " ")
+    assert f"Pinned is {VERSION}." in PAGE
+    assert f"diff v{VERSION} v" in PAGE
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
@@ -176,6 +181,20 @@ def test_an_example_is_a_stacks_config_that_renders_to_what_the_controller_reads
 
     checks = {"loadBalancerController": {"mode": "install"}, "checks": {"ingressClass": True}}
     assert not check([ingress], checks, in_cluster={CLASSES: OF_AWS})
+
+
+def test_a_login_can_be_of_one_service_alone(chart: Chart) -> None:
+    (title,) = (title for title in EXAMPLES if "Cognito" in title)
+    values = EXAMPLES[title]["mern:values"]
+    login = values["ingress"]["annotations"]
+    moved = {
+        "ingress": values["ingress"] | {"annotations": {}},
+        "mernServer": {"service": {"annotations": login}},
+    }
+    rendered = chart.render(moved)
+    hold_to_grammar(rendered.one("Service", "mern-server"))
+    assert login.items() <= rendered.one("Service", "mern-server")["metadata"]["annotations"].items()
+    assert not login.keys() & rendered.one("Ingress", "mern")["metadata"]["annotations"].keys()
 
 
 def test_what_the_controller_would_refuse_fails_here(chart: Chart) -> None:
