@@ -1,4 +1,4 @@
-"""The examples of docs/load-balancer.md: each is a stack's config, and renders to what the controller reads."""
+"""The examples of docs/load-balancer.md are config of a stack, and render to what the controller reads."""
 
 import ipaddress
 import json
