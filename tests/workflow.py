@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,14 @@ def _steps_of_action(name: str, given: Mapping[str, str]) -> Iterator[Step]:
 
 def _filled(text: str, expressions: Mapping[str, str]) -> str:
     return EXPRESSION.sub(lambda match: expressions[match[1]], text)
+
+
+def bare_python(folder: Path) -> Path:
+    """Make `folder`, with a `python` that has no packages, as where they could not be installed."""
+    folder.mkdir()
+    (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    (folder / "python").chmod(0o755)
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,7 +27,7 @@ from tests.conftest import FOLDER
 from tests.engine.conftest import ENGINE, Project, share_program
 from tests.engine.faults import FITTING, TOO_BIG, family, status, until
 from tests.github_api import FakeGitHub
-from tests.workflow import WORKFLOWS, Runner, load, steps
+from tests.workflow import WORKFLOWS, Runner, bare_python, load, steps
 
 NOT_RUN_ON_A_CLUSTER = {
     "make check": "it is a check of its own",
@@ -72,7 +71,7 @@ class Repository:
         env = {
             **self.project.environment(),
             **self.github.env,
-            "PATH": f"{_bare_python(folder / 'bin')}{os.pathsep}{self.project.environment()['PATH']}",
+            "PATH": f"{bare_python(folder / 'bin')}{os.pathsep}{self.project.environment()['PATH']}",
             "GITHUB_EVENT_PATH": str(event),
         }
         # The steps that need them have these of their own.
@@ -95,14 +94,6 @@ class Repository:
                 **(expressions or {}),
             },
         )
-
-
-def _bare_python(folder: Path) -> Path:
-    """A folder with a `python` that has no packages, as where they could not be installed."""
-    folder.mkdir()
-    (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    (folder / "python").chmod(0o755)
-    return folder
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from sandbox.engine import PROJECT
 from sandbox.tools import PULUMI, prepare
 from tests import github_api
 from tests.stand_ins import pulumi_cloud
-from tests.workflow import ACTIONS, EXPRESSION, WORKFLOWS, Runner, load, load_action, steps
+from tests.workflow import ACTIONS, EXPRESSION, WORKFLOWS, Runner, bare_python, load, load_action, steps
 
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.yaml"))
 OWN_ACTIONS = sorted(path.parent.name for path in ACTIONS.glob("*/action.yaml"))
@@ -242,9 +242,8 @@ def test_the_documented_role_trusts_the_environment_in_both_forms_of_its_name(
 
 
 def job_that_logs_in(tmp_path: Path, cloud: str, env: Mapping[str, str]) -> Runner:
-    tools = tmp_path / "bin"
-    prepare(tools, [PULUMI])
-    path = os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"]))
+    prepare(tmp_path / "bin", [PULUMI])
+    path = f"{bare_python(tmp_path / 'python')}{os.pathsep}{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return Runner(
         folder=tmp_path,
         workspace=PROJECT,
