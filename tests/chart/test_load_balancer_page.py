@@ -13,8 +13,8 @@ from lightkube import codecs
 from components.load_balancer_controller import VERSION
 from sandbox.engine import PROJECT
 from settings import Settings
-from tests.chart.conftest import Cluster
 from tests.chart.rendering import Chart, Object, merged
+from tests.conftest import TestCluster
 from tests.unit.test_preflight import CLASSES, OF_AWS, check
 
 PAGE = (PROJECT / "docs/load-balancer.md").read_text()
@@ -155,7 +155,7 @@ def test_the_page_is_of_the_pinned_controller() -> None:
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_an_example_is_a_stacks_config_that_renders_to_what_the_controller_reads(
-    chart: Chart, cluster: Cluster, title: str
+    chart: Chart, cluster: TestCluster, title: str
 ) -> None:
     """An API server accepts the objects, and the checks before a deployment refuse nothing."""
     config = merged(PRODUCTION, EXAMPLES[title])
