@@ -81,9 +81,13 @@ IN_USE = {
     "Service": "/api/v1/services",
     "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/targetgroupbindings",
     "Gateway": "/apis/gateway.networking.k8s.io/v1/gateways",
+    "GatewayClass": "/apis/gateway.networking.k8s.io/v1/gatewayclasses",
+    "ListenerRuleConfiguration": "/apis/gateway.k8s.aws/v1beta1/listenerruleconfigurations",
+    "LoadBalancerConfiguration": "/apis/gateway.k8s.aws/v1beta1/loadbalancerconfigurations",
+    "TargetGroupConfiguration": "/apis/gateway.k8s.aws/v1beta1/targetgroupconfigurations",
     "GlobalAccelerator": "/apis/aga.k8s.aws/v1beta1/globalaccelerators",
 }
-"""What the controller has a finalizer on while it keeps something in AWS for it."""
+"""What the controller has a finalizer on: what it keeps something in AWS for, and what such an object uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +255,7 @@ def _in_use(api: Api) -> Iterator[str]:
         for item in api.items(path):  # none where the CRD is not there
             meta = item["metadata"]
             if any(name.partition("/")[0].endswith("k8s.aws") for name in meta.get("finalizers") or []):
-                yield f"{kind} {meta['namespace']}/{meta['name']}"
+                yield f"{kind} {'/'.join(filter(None, (meta.get('namespace'), meta['name'])))}"
 
 
 def _require_not_needed(mode: str, api: Api, urn: str) -> None:

@@ -332,10 +332,22 @@ def test_the_controller_goes_only_when_nothing_in_the_cluster_needs_it() -> None
             "/apis/gateway.networking.k8s.io/v1/gateways": {
                 "items": [listed("edge", "gateway.k8s.aws/alb"), listed("of-istio")]
             },
+            "/apis/gateway.networking.k8s.io/v1/gatewayclasses": {
+                "items": [{"metadata": {"name": "alb", "finalizers": ["gateway.k8s.aws/gatewayclass"]}}]
+            },
+            "/apis/gateway.k8s.aws/v1beta1/targetgroupconfigurations": {
+                "items": [listed("slow", "gateway.k8s.aws/targetgroupconfigurations")]
+            },
         }
     )
 
-    assert list(_in_use(api)) == ["Ingress shop/ours", "Service shop/nlb", "Gateway shop/edge"]
+    assert list(_in_use(api)) == [
+        "Ingress shop/ours",
+        "Service shop/nlb",
+        "Gateway shop/edge",
+        "GatewayClass alb",
+        "TargetGroupConfiguration shop/slow",
+    ]
     assert list(_in_use(cast(Any, FakeApi()))) == []
 
 
