@@ -45,7 +45,7 @@ CRDS = (
 CONTROLLER_GEN = (0, 19, 0)
 """The version of the program that has made these CRDs, as they say in an annotation."""
 # Where that list of permissions holds; the isolated partitions have lists of their own.
-PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
+PARTITIONS = ("aws", "aws-cn", "aws-us-gov", "aws-eusc")
 
 COMPONENT = "LoadBalancerController"
 NAME = "load-balancer-controller"
@@ -518,4 +518,11 @@ def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
         # For Services of type LoadBalancer, of which there are none here. While no pod of the
         # controller is ready, it stops the creation of every Service in the cluster.
         "enableServiceMutatorWebhook": False,
+        # By default a pod that starts while no pod of the controller is ready gets no readiness gate: a rollout
+        # then ends the old pods, and no target takes their place. Refused, the pods wait and the old ones serve.
+        "podMutatorWebhookConfig": {"failurePolicy": "Fail"},
+        # No load balancer sends to the pods of Jobs, and they need not wait for its controller.
+        "objectSelector": {
+            "matchExpressions": [{"key": "batch.kubernetes.io/job-name", "operator": "DoesNotExist"}]
+        },
     }

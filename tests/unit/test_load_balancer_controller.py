@@ -363,7 +363,10 @@ def test_the_policy_fits_into_a_managed_policy() -> None:
     assert len("".join(granted.split())) <= 6144  # IAM does not count white space
 
 
-@pytest.mark.parametrize(("partition", "region"), [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")])
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-eusc", "eusc-de-east-1")],
+)
 def test_every_arn_is_of_the_partition_that_the_cluster_is_in(partition: str, region: str) -> None:
     done = install(eks(partition=partition, region=region))
 
@@ -471,6 +474,17 @@ def test_the_release_is_pinned_and_waits_for_the_controller() -> None:
     assert values["resources"]["requests"]["memory"] == "256Mi"
     assert values["resources"]["limits"]["memory"] == "1Gi"
     assert values["env"]["GOMEMLIMIT"] == "900MiB"
+
+
+def test_no_pod_starts_without_its_readiness_gate_while_the_controller_is_down() -> None:
+    """Rendered with the real chart 3.5.0, both stand in the webhook mpod.elbv2.k8s.aws, beside its own selectors:
+    the label of the namespace, and no pods of the controller itself."""
+    values = install().one(RELEASE).inputs["values"]
+
+    assert values["podMutatorWebhookConfig"] == {"failurePolicy": "Fail"}
+    assert values["objectSelector"]["matchExpressions"] == [
+        {"key": "batch.kubernetes.io/job-name", "operator": "DoesNotExist"}
+    ]
 
 
 def test_everything_is_in_the_component_and_by_the_providers_of_the_stack() -> None:
