@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -12,12 +13,12 @@ import pulumi_kubernetes as kubernetes
 from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
 from components.kube_config import read_context
 from components.release import Api, ApiError, ClusterError, StackState
-from settings import AwsSettings, ClusterSettings
+from settings import AwsSettings, ClusterSettings, RolesSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class EksCluster:
-    """An EKS cluster, as AWS describes it."""
+    """An EKS cluster, as AWS describes it, and how this stack makes roles for its pods."""
 
     name: str
     arn: str
@@ -26,6 +27,9 @@ class EksCluster:
     """Without `https://`."""
     is_auto_mode: bool = False
     """EKS runs the nodes, the load balancer controller and the Pod Identity agent."""
+    roles: RolesSettings = field(default_factory=RolesSettings)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The stack's own, for what it makes in AWS."""
 
     @property
     def partition(self) -> str:
@@ -112,6 +116,8 @@ def connect(settings: ClusterSettings, account: AwsSettings | None, state: Stack
             vpc_id=found["resourcesVpcConfig"]["vpcId"],
             oidc_issuer=found["identity"]["oidc"]["issuer"].removeprefix("https://"),
             is_auto_mode=found.get("computeConfig", {}).get("enabled", False),
+            roles=account.roles,
+            tags=account.tags,
         ),
         aws_provider=aws.Provider("aws", region=account.region, allowed_account_ids=[account.account_id]),
         aws_api=aws_api,

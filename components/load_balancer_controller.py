@@ -87,7 +87,7 @@ IN_USE = {
     "TargetGroupConfiguration": "/apis/gateway.k8s.aws/v1beta1/targetgroupconfigurations",
     "GlobalAccelerator": "/apis/aga.k8s.aws/v1beta1/globalaccelerators",
 }
-"""What the controller has a finalizer on: what it keeps something in AWS for, and what such an object uses."""
+"""What the controller has a finalizer on: what it keeps something in AWS for, and what that refers to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -506,7 +506,7 @@ def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
         "replicaCount": 2,
         "podDisruptionBudget": {"maxUnavailable": 1},
         # A pod keeps the identity that it was started with: with another one they have to start anew.
-        "podAnnotations": {"mern/identity": args.identity},
+        "podAnnotations": {"mern/identity": f"{args.identity} {role}"},
         # The first listing of all pods takes far more memory than the controller needs later.
         "resources": {
             "requests": {"cpu": "100m", "memory": "256Mi"},
@@ -518,8 +518,8 @@ def chart_values(args: LoadBalancerControllerArgs, role: str) -> dict[str, Any]:
         # For Services of type LoadBalancer, of which there are none here. While no pod of the
         # controller is ready, it stops the creation of every Service in the cluster.
         "enableServiceMutatorWebhook": False,
-        # By default a pod that starts while no pod of the controller is ready gets no readiness gate: a rollout
-        # then ends the old pods, and no target takes their place. Refused, the pods wait and the old ones serve.
+        # By default a pod that is made while no pod of the controller is ready gets no readiness gate: a
+        # rollout then ends the old pods, and no target takes their place. With this, the old ones stay.
         "podMutatorWebhookConfig": {"failurePolicy": "Fail"},
         # No load balancer sends to the pods of Jobs, and they need not wait for its controller.
         "objectSelector": {

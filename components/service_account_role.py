@@ -62,10 +62,13 @@ class ServiceAccountRole(pulumi.ComponentResource):
         self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
         """Register the role and its policy; return its ARN."""
-        role_name = _role_name(args.cluster, name)
+        role_name, roles = _role_name(args.cluster, name), args.cluster.roles
+        path = None if roles.path == "/" else roles.path
         role = aws.iam.Role(
             f"{name}-role",
             name=role_name,
+            path=path,
+            permissions_boundary=roles.permissions_boundary,
             description=args.description,
             assume_role_policy=json.dumps(trust_policy(args)),
             tags=tags(args.cluster),
@@ -74,6 +77,7 @@ class ServiceAccountRole(pulumi.ComponentResource):
         policy = aws.iam.Policy(
             f"{name}-policy",
             name=role_name,
+            path=path,
             description=args.description,
             policy=json.dumps(args.policy),
             tags=tags(args.cluster),
@@ -85,7 +89,7 @@ class ServiceAccountRole(pulumi.ComponentResource):
 
 def role_arn(cluster: EksCluster, name: str) -> str:
     """Return the ARN of the role of component `name`: fixed, so that a preview shows it before it exists."""
-    return cluster.iam_arn(f"role/{_role_name(cluster, name)}")
+    return cluster.iam_arn(f"role{cluster.roles.path}{_role_name(cluster, name)}")
 
 
 def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:
@@ -112,13 +116,16 @@ def trust_policy(args: ServiceAccountRoleArgs) -> dict[str, Any]:
 
 
 def tags(cluster: EksCluster) -> dict[str, str]:
-    """Return the tags that say of a resource in AWS where it comes from."""
-    return {
+    """Return the stack's own tags, and those that say of a resource in AWS where it comes from."""
+    origin = {
         "project": pulumi.get_project(),
         "stack": pulumi.get_stack(),
         "cluster": cluster.name,
         "managed-by": "pulumi",
     }
+    # IAM takes `Project` for the same key as `project`, and refuses both together.
+    taken = {key.lower() for key in cluster.tags}
+    return {key: text for key, text in origin.items() if key not in taken} | dict(cluster.tags)
 
 
 def _role_name(cluster: EksCluster, purpose: str) -> str:

@@ -16,6 +16,7 @@ from settings.model import (
     Identity,
     LoadBalancerControllerSettings,
     NamespaceSettings,
+    RolesSettings,
     has_existing_secret,
 )
 from settings.reading import Settings
@@ -31,6 +32,7 @@ __all__ = [
     "Identity",
     "LoadBalancerControllerSettings",
     "NamespaceSettings",
+    "RolesSettings",
     "Settings",
     "has_existing_secret",
 ]

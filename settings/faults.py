@@ -284,6 +284,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
             text = f"is a secret: it comes from {PROJECT}:{key}"
             yield Fault(pulumi_path(path), text, _remove(path))
     yield from _keys_or_role(values, script)
+    yield from _what_iam_refuses(values)
     yield from _needs_eks(values)
 
 
@@ -299,6 +300,20 @@ def _keys_or_role(values: Mapping[str, Any], existing_secret: bool) -> Iterator[
             if name not in present:
                 text = f"{MISSING} (or give a role: {PROJECT}:pythonScript.roleArn)"
                 yield Fault(name, text, _set((name,)))
+
+
+def _what_iam_refuses(values: Mapping[str, Any]) -> Iterator[Fault]:
+    path = ("aws", "roles", "permissionsBoundary")
+    account = re.match(r"arn:[a-z-]+:iam::([0-9]{12}):", str(get(values, path)))
+    if account and account[1] != get(values, ("aws", "accountId")):
+        text = f"is of another account than {PROJECT}:aws.accountId, and a role takes policies of its own"
+        yield Fault(pulumi_path(path), text, _set(path))
+    tags = get(values, ("aws", "tags"))
+    keys = dict[str, str]()
+    for key in tags if isinstance(tags, Mapping) else ():
+        if (other := keys.setdefault(key.lower(), key)) != key:
+            path = ("aws", "tags", key)
+            yield Fault(pulumi_path(path), f"is the same key as {other} to IAM", _remove(path))
 
 
 def _needs_eks(values: Mapping[str, Any]) -> Iterator[Fault]:

@@ -68,8 +68,26 @@ DnsLabel = Annotated[
 ]
 EksName = Annotated[str, _form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster")]
 AccountId = Annotated[str, _form(r"[0-9]{12}", "an AWS account id, 12 digits")]
-Region = Annotated[str, _form(r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region, as in eu-central-1")]
+Region = Annotated[str, _form(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", "an AWS region, as in eu-central-1")]
 RoleArn = Annotated[str, _form(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+", "the ARN of an IAM role")]
+PolicyArn = Annotated[
+    str, _form(r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[!-~]+", "the ARN of an IAM policy")
+]
+IamPath = Annotated[
+    str,
+    _form(r"(?=.{1,512}\Z)/([!-.0-~]+/)*", "a path of IAM, as in /teams/shop/, of at most 512 characters"),
+]
+TagKey = Annotated[
+    str,
+    _form(
+        r"(?!(?i:aws:))[\w .:/=+@-]{1,128}",
+        "a tag's key for AWS: at most 128 letters, digits, blanks and _.:/=+-@, and no aws: before them",
+    ),
+]
+TagValue = Annotated[
+    str,
+    _form(r"[\w .:/=+@-]{0,256}", "a tag's value for AWS: at most 256 letters, digits, blanks and _.:/=+-@"),
+]
 EnvName = Annotated[str, _form(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 ImageTag = Annotated[str, _form(TAG_PATTERN, "a tag of a container image")]
 Repository = Annotated[
@@ -108,11 +126,23 @@ class ClusterSettings(Model):
         return self
 
 
+class RolesSettings(Model):
+    """What goes for the IAM roles that this stack makes, and for their policies."""
+
+    permissions_boundary: PolicyArn | None = None
+    """The IAM policy that limits what the roles may do, whatever their own policies allow."""
+    path: IamPath = "/"
+    """Of roles and policies. Another path makes them anew: an ARN has it in it."""
+
+
 class AwsSettings(Model):
-    """The AWS account and region that the stack belongs to."""
+    """The AWS account and region that the stack belongs to, and what it makes there."""
 
     account_id: AccountId
     region: Region
+    roles: RolesSettings = RolesSettings()
+    tags: dict[TagKey, TagValue] = {}
+    """Of what this stack makes in AWS. Its own of the same key do not count."""
 
 
 class NamespaceSettings(Model):

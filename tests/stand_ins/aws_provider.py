@@ -30,32 +30,41 @@ class Role:
     """An IAM role; its id is its name."""
 
     service = "iam"
-    inputs = frozenset({"name", "description", "assumeRolePolicy", "tags"})
-    replacing = frozenset({"name"})
+    inputs = frozenset({"name", "path", "description", "assumeRolePolicy", "permissionsBoundary", "tags"})
+    replacing = frozenset({"name", "path"})
     """Inputs that AWS does not change in what there is."""
 
     def create(self, iam: Any, it: Properties) -> str:
         iam.create_role(
             RoleName=it["name"],
+            Path=it.get("path", "/"),
             AssumeRolePolicyDocument=it["assumeRolePolicy"],
             Description=it.get("description", ""),
             Tags=tag_list(it),
+            **({"PermissionsBoundary": it["permissionsBoundary"]} if "permissionsBoundary" in it else {}),
         )
         return str(it["name"])
 
     def read(self, iam: Any, id: str, _it: Properties) -> Properties:
         role = iam.get_role(RoleName=id)["Role"]
+        boundary = role.get("PermissionsBoundary")
         return {
             "name": id,
             "arn": role["Arn"],
             "description": role.get("Description", ""),
             "assumeRolePolicy": canonical(role["AssumeRolePolicyDocument"]),
             "tags": tag_map(role),
+            **path_of(role),
+            **({"permissionsBoundary": boundary["PermissionsBoundaryArn"]} if boundary else {}),
         }
 
     def update(self, iam: Any, id: str, old: Properties, new: Properties) -> None:
         iam.update_role(RoleName=id, Description=new.get("description", ""))
         iam.update_assume_role_policy(RoleName=id, PolicyDocument=new["assumeRolePolicy"])
+        if "permissionsBoundary" in new:
+            iam.put_role_permissions_boundary(RoleName=id, PermissionsBoundary=new["permissionsBoundary"])
+        elif "permissionsBoundary" in old:
+            iam.delete_role_permissions_boundary(RoleName=id)
         iam.untag_role(RoleName=id, TagKeys=list(old.get("tags", {})))
         iam.tag_role(RoleName=id, Tags=tag_list(new))
 
@@ -67,12 +76,13 @@ class Policy:
     """An IAM policy; its id is its ARN."""
 
     service = "iam"
-    inputs = frozenset({"name", "description", "policy", "tags"})
-    replacing = frozenset({"name", "description"})
+    inputs = frozenset({"name", "path", "description", "policy", "tags"})
+    replacing = frozenset({"name", "path", "description"})
 
     def create(self, iam: Any, it: Properties) -> str:
         made = iam.create_policy(
             PolicyName=it["name"],
+            Path=it.get("path", "/"),
             PolicyDocument=it["policy"],
             Description=it.get("description", ""),
             Tags=tag_list(it),
@@ -88,6 +98,7 @@ class Policy:
             "description": policy.get("Description", ""),
             "policy": canonical(version["PolicyVersion"]["Document"]),
             "tags": tag_map(policy),
+            **path_of(policy),
         }
 
     def update(self, iam: Any, id: str, old: Properties, new: Properties) -> None:
@@ -159,6 +170,11 @@ KINDS: dict[str, Any] = {
 
 def canonical(document: Any) -> str:
     return json.dumps(document, sort_keys=True)
+
+
+def path_of(found: Any) -> Properties:
+    """The path, where it is not the one of those that are given none."""
+    return {} if found["Path"] == "/" else {"path": found["Path"]}
 
 
 def tag_list(it: Properties) -> list[dict[str, str]]:

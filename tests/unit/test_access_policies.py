@@ -34,6 +34,8 @@ WRITES = {
         "iam:UpdateRole",
         "iam:UpdateRoleDescription",
         "iam:UpdateAssumeRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:DeleteRolePermissionsBoundary",
         "iam:TagRole",
         "iam:UntagRole",
         "iam:ListInstanceProfilesForRole",  # before a role is deleted

@@ -1,5 +1,6 @@
 """What the load balancer controller is given in AWS and in the cluster."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from components.load_balancer_controller import (
     _in_use,
 )
 from components.release import Api, ApiError, StackState
-from settings import LoadBalancerControllerSettings
+from settings import LoadBalancerControllerSettings, RolesSettings
 from tests.unit.recording import Recording, fails, run
 
 # The permission list that belongs to a version: neither changes without the other.
@@ -477,8 +478,8 @@ def test_the_release_is_pinned_and_waits_for_the_controller() -> None:
 
 
 def test_no_pod_starts_without_its_readiness_gate_while_the_controller_is_down() -> None:
-    """Rendered with the real chart 3.5.0, both stand in the webhook mpod.elbv2.k8s.aws, beside its own selectors:
-    the label of the namespace, and no pods of the controller itself."""
+    """Rendered with the real chart 3.5.0, both stand in the webhook mpod.elbv2.k8s.aws, beside the selectors
+    that it has: the label of the namespace, and no pods of the controller itself."""
     values = install().one(RELEASE).inputs["values"]
 
     assert values["podMutatorWebhookConfig"] == {"failurePolicy": "Fail"}
@@ -515,6 +516,28 @@ def test_what_is_made_in_aws_says_which_stack_made_it() -> None:
             "cluster": "shop",
             "managed-by": "pulumi",
         }
+
+
+def test_roles_and_policies_are_made_as_the_account_wants_them() -> None:
+    boundary = "arn:aws:iam::111111111111:policy/limit"
+    roles = RolesSettings.model_validate({"permissionsBoundary": boundary, "path": "/teams/shop/"})
+
+    done = install(dataclasses.replace(eks(), roles=roles, tags={"team": "shop", "Project": "web"}))
+
+    role, policy = done.one(ROLE).inputs, done.one(POLICY_TYPE).inputs
+    assert (role["path"], role["permissionsBoundary"], policy["path"]) == (
+        "/teams/shop/",
+        boundary,
+        "/teams/shop/",
+    )
+    # To IAM `Project` and `project` are one key, and two of them an error.
+    tags = {"stack": "staging", "cluster": "shop", "managed-by": "pulumi", "team": "shop", "Project": "web"}
+    assert role["tags"] == policy["tags"] == tags
+    values = done.one(RELEASE).inputs["values"]
+    arn = "arn:aws:iam::111111111111:role/teams/shop/mern.staging.shop.load-balancer-controller"
+    assert values["serviceAccount"]["annotations"]["eks.amazonaws.com/role-arn"] == arn
+    # Pods keep the role that they were started with.
+    assert values["podAnnotations"] == {"mern/identity": f"irsa {arn}"}
 
 
 def test_the_name_of_the_role_says_whose_it_is() -> None:

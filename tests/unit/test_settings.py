@@ -32,6 +32,10 @@ ROLE = {"roleArn": "arn:aws:iam::111111111111:role/etl"}
 NO_KEYS = {"awsAccessKeyId": None, "awsSecretAccessKey": None}
 
 
+def in_aws(**more: Any) -> dict[str, Any]:
+    return {"aws": {**EKS["aws"], **more}}
+
+
 def parse(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> Settings:
     """The settings of `LEAST` with these keys changed, and those that are None left out."""
     config = {key: value for key, value in {**LEAST, **change}.items() if value is not None}
@@ -55,6 +59,25 @@ def faults(change: Mapping[str, Any], encrypted: set[str] = ENCRYPTED) -> dict[s
     count = "1 fault" if len(said) == 1 else f"{len(said)} faults"
     assert title == f"{count} in the config of stack staging (Pulumi.staging.yaml):"
     return dict(zip(said, mends, strict=True))
+
+
+@pytest.mark.parametrize("region", ["eu-central-1", "us-gov-west-1", "eusc-de-east-1", "ap-southeast-12"])
+def test_a_region_can_be_in_every_partition_of_aws(region: str) -> None:
+    assert parse({"aws": {**EKS["aws"], "region": region}}).aws
+
+
+def test_roles_can_have_a_boundary_a_path_and_tags() -> None:
+    boundary = "arn:aws:iam::aws:policy/PowerUserAccess"  # one of AWS is of every account
+    given = in_aws(
+        roles={"permissionsBoundary": boundary, "path": "/teams/shop/"},
+        tags={"cost centre": "", "Größe": "4+1"},
+    )
+
+    found = parse(given).aws
+
+    assert found
+    assert (found.roles.permissions_boundary, found.roles.path) == (boundary, "/teams/shop/")
+    assert found.tags == {"cost centre": "", "Größe": "4+1"}
 
 
 def test_a_stack_needs_no_more_than_a_cluster_a_namespace_and_its_credentials() -> None:
@@ -219,6 +242,34 @@ def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
             {**NO_KEYS, "pythonScript": {"roleArn": "etl"}},
             "mern:pythonScript.roleArn is not the ARN of an IAM role",
         ),
+        *(
+            (
+                in_aws(roles={"path": path}),
+                "mern:aws.roles.path is not a path of IAM, as in /teams/shop/, of at most 512 characters",
+            )
+            for path in ("", "teams", "/teams", "teams/", "//", "/of teams/", f"/{'a' * 511}/")
+        ),
+        (
+            in_aws(roles={"permissionsBoundary": "arn:aws:iam::111111111111:role/limit"}),
+            "mern:aws.roles.permissionsBoundary is not the ARN of an IAM policy",
+        ),
+        (
+            in_aws(roles={"permissionsBoundary": "arn:aws:iam::222222222222:policy/limit"}),
+            "mern:aws.roles.permissionsBoundary is of another account than mern:aws.accountId, and a role "
+            "takes policies of its own",
+        ),
+        (
+            in_aws(tags={"Aws:team": "shop"}),
+            'mern:aws.tags["Aws:team"] is not a tag\'s key for AWS: at most 128 letters, digits, blanks and '
+            "_.:/=+-@, and no aws: before them",
+        ),
+        (
+            in_aws(tags={"team": "shop, web"}),
+            "mern:aws.tags.team is not a tag's value for AWS: at most 256 letters, digits, blanks and "
+            "_.:/=+-@",
+        ),
+        (in_aws(tags={"team": "shop", "Team": "web"}), "mern:aws.tags.Team is the same key as team to IAM"),
+        (in_aws(tags={"team": 1}), "mern:aws.tags.team should be text: put it in quotes"),
         (
             {"loadBalancerController": {"chartRepository": ""}},
             "mern:loadBalancerController.chartRepository is not the address of a chart repository, as in "

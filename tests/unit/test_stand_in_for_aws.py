@@ -160,6 +160,31 @@ def test_a_role_and_its_policy_live_their_whole_life(engine: Engine) -> None:
     assert iam.list_roles()["Roles"] == []
 
 
+def test_a_role_can_have_a_path_and_a_boundary(engine: Engine) -> None:
+    iam = engine.account.client("iam")
+    limit = iam.create_policy(PolicyName="limit", PolicyDocument=GET)["Policy"]["Arn"]
+    wanted = {
+        "name": "shop",
+        "assumeRolePolicy": TRUST,
+        "path": "/teams/",
+        "permissionsBoundary": limit,
+        "tags": {"a": "1"},
+    }
+
+    id, role = engine.create(ROLE, wanted)
+
+    assert role["arn"] == "arn:aws:iam::111111111111:role/teams/shop"
+    assert engine.diff(ROLE, role, wanted, wanted | {"path": "/"}) == (["path"],) * 2
+    free = {key: text for key, text in wanted.items() if key != "permissionsBoundary"}
+    assert engine.diff(ROLE, role, wanted, free) == (["permissionsBoundary"], [])
+    role = engine.update(ROLE, id, role, free)
+    assert "permissionsBoundary" not in role
+    role = engine.update(ROLE, id, role, wanted)
+    assert iam.get_role(RoleName=id)["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"] == limit
+    engine.delete(ROLE, id, role)
+    iam.delete_policy(PolicyArn=limit)
+
+
 def test_an_association_changes_its_role_in_place(engine: Engine) -> None:
     arn = "arn:aws:iam::111111111111:role/{}"
     wanted = {
