@@ -190,6 +190,7 @@ class ChecksSettings(Model):
     subnets: bool = True
     certificates: bool = True
     identity: bool = True
+    metrics: bool = True
 
 
 class ReleaseSettings(Model):

@@ -4,7 +4,7 @@ server; rows of docs/bad-input.md."""
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from components import chart_values, cluster, load_balancer_controller, mern_app
 from components.cluster import EksCluster, Identity
 from components.release import Api, ApiError, StackState
 from settings import AwsSettings, ClusterSettings, Settings
+from settings.model import ChecksSettings, fields_of
 from tests.stand_ins.aws_account import Account, aws_server
 
 REGION, ID, EKS = "eu-central-1", "111111111111", "staging"
@@ -68,9 +69,24 @@ class Aws:
         place = AwsSettings.model_validate({"accountId": account_id, "region": REGION})
         return cluster.kube_config(ClusterSettings.model_validate({"eksClusterName": name}), place, EKS)
 
-    def check(self, checks: str, mode: str, objects: Mapping[str, Any] | None = None, **notes: Any) -> None:
-        """Run one of the checks before a deployment."""
-        off = dict.fromkeys(("ingressClass", "subnets", "certificates", "identity"), False)
+    def check(
+        self,
+        checks: str,
+        mode: str,
+        objects: Mapping[str, Any] | None = None,
+        also: Sequence[Mapping[str, Any]] = (),
+        **notes: Any,
+    ) -> None:
+        """Run one of the checks before a deployment.
+
+        Args:
+            checks: the one of `mern:checks`.
+            mode: of the load balancer controller.
+            objects: in the cluster.
+            also: rendered beside the Ingress.
+            notes: annotations of the Ingress.
+        """
+        off = dict.fromkeys(fields_of(ChecksSettings), False)
         config = {
             "cluster": {"eksClusterName": EKS},
             "namespace": {"name": "mern"},
@@ -90,7 +106,9 @@ class Aws:
         place: Any = SimpleNamespace(
             eks=self.eks, aws_api=components.aws.Aws(REGION), api=FakeApi(objects or {})
         )
-        plan: Any = SimpleNamespace(objects=[ingress], args=SimpleNamespace(name="mern", namespace="mern"))
+        plan: Any = SimpleNamespace(
+            objects=[ingress, *also], args=SimpleNamespace(name="mern", namespace="mern")
+        )
         preflight.check(settings, place, plan)
 
     def without_keys(self) -> None:
@@ -150,6 +168,12 @@ class Aws:
             lambda: self.check("identity", "install"),
             False,
             prepare=self.forget_issuer,
+        )
+        scaled: Any = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "mern-server"}}
+        yield Refusal(
+            "autoscalers, and no metrics server",
+            lambda: self.check("metrics", "install", also=[scaled]),
+            False,
         )
         nginx: Any = {
             "/apis/networking.k8s.io/v1/ingressclasses/alb": {"spec": {"controller": "k8s.io/nginx"}}

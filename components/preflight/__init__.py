@@ -11,6 +11,7 @@ from components.preflight.certificates import certificates
 from components.preflight.identity import identity
 from components.preflight.load_balancer import ingress_class, load_balancer
 from components.preflight.look import Check, Finding, Look
+from components.preflight.metrics import metrics
 from components.preflight.subnets import subnets
 from components.release import ClusterError, ReleasePlan
 from settings import Settings
@@ -75,6 +76,8 @@ def _checks(look: Look) -> Mapping[str, Check]:
             checks["the certificates"] = certificates(look)
     if wanted.identity:
         checks["how pods get their roles"] = identity(look)
+    if wanted.metrics:
+        checks["the metrics for autoscalers"] = metrics(look)
     return checks
 
 

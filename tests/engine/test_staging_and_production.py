@@ -31,7 +31,7 @@ from components.release.crds import FIELD_MANAGER
 from sandbox.engine import MADE_UP_SECRETS, PROJECT
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.conftest import ENGINE, Project, Run, share_program
-from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository
+from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository, crd
 from tests.remedies import commands_in, is_here
 from tests.stand_ins.aws_account import Account, AwsServer, aws_program, aws_server, provider_program
 
@@ -229,9 +229,16 @@ def has_available(project: AwsProject, part: str, count: int) -> bool:
 
 
 def crds(cluster: TestCluster) -> list[str]:
-    """The controller's."""
+    """The controller's, and that of `serve_metrics`."""
     found = cluster.client.list(CustomResourceDefinition)
-    return [it.metadata.name for it in found if it.spec.group.endswith("k8s.aws")]
+    return [it.metadata.name for it in found if it.spec.group.endswith(("k8s.aws", "metrics.k8s.io"))]
+
+
+def serve_metrics(cluster: TestCluster) -> None:
+    """Have the cluster serve the API of a metrics server, with no figures in it."""
+    cluster.client.create(CustomResourceDefinition.from_dict(crd("pods", "metrics.k8s.io")))
+    api = Api(yaml.safe_load(cluster.kubeconfig.read_text()))
+    eventually(lambda: api.find("/apis/metrics.k8s.io/v1beta1") is not None)
 
 
 def in_kube_system(project: AwsProject, kind: Any) -> Any:
@@ -453,9 +460,12 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
     open_stack: Callable[[str], AwsProject],
 ) -> None:
     production = open_stack("production")
+    serve_metrics(production.cluster)
+    production.aws.issue_certificate("*.example.com")
     up = production.up()
     assert up.ok, up.output
     assert_deployed(production)
+    assert production.outputs()["url"] == "https://www.example.com"
 
     calls = len(production.aws.calls)
     again = production.preview()
@@ -465,6 +475,7 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
         "GetCallerIdentity",
         "GET /clusters/production",
         "GetOpenIDConnectProvider",
+        "ListCertificates",
     }, "the load balancer is there, and keeps its subnets"
 
     refused = production.destroy()

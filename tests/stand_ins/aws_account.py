@@ -19,6 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.acm.models import acm_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult
 from moto.eks import urls
@@ -248,6 +249,11 @@ class Account:
         )
         eks.create_addon(clusterName=name, addonName="eks-pod-identity-agent")
         self.cluster(name).resources_vpc_config["vpcId"] = vpc
+
+    def issue_certificate(self, host: str) -> None:
+        """A certificate of ACM for a host whose owner has shown to be one."""
+        arn = self.client("acm").request_certificate(DomainName=host)["CertificateArn"]
+        acm_backends[self.id][self.region].get_certificate(arn).status = "ISSUED"
 
     def cluster(self, name: str) -> Any:
         """moto's own cluster. Its attributes are what `describe_cluster` answers, by the names of the API

@@ -16,6 +16,7 @@ from components.cluster import Cluster, EksCluster, Identity
 from components.release import Api, ApiError, ReleaseArgs, ReleasePlan
 from components.release.secrets import Secrets
 from settings import Settings
+from settings.model import ChecksSettings, fields_of
 from tests.stand_ins.aws_account import aws_in_this_process
 from tests.unit.recording import run
 
@@ -28,6 +29,7 @@ PLACE = "mern:values ingress.tls.certificateArns"
 
 CLASSES = "/apis/networking.k8s.io/v1/ingressclasses/alb"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
+METRICS = "/apis/metrics.k8s.io/v1beta1"
 LIVE = "/apis/networking.k8s.io/v1/namespaces/mern/ingresses/mern"
 OF_AWS = {"spec": {"controller": "ingress.k8s.aws/alb"}}
 OF_EKS = {"spec": {"controller": "eks.amazonaws.com/alb"}}
@@ -142,7 +144,7 @@ def check(
     vpc: str = "vpc-1",
 ) -> str:
     """The refusal, empty where there is none."""
-    off = dict.fromkeys(("ingressClass", "subnets", "certificates", "identity"), False)
+    off = dict.fromkeys(fields_of(ChecksSettings), False)
     settings = Settings.model_validate(
         {"cluster": {"eksClusterName": "shop"}, "namespace": {"name": "mern"}}
         | config
@@ -224,6 +226,29 @@ def test_pod_identity_needs_its_agent_which_auto_mode_has(said: list[str], auto_
         client("eks").create_addon(clusterName="shop", addonName=AGENT)
         assert check([], config) == ""
     assert said == []
+
+
+@pytest.mark.parametrize("mode", ["install", "none"])
+def test_autoscalers_need_the_api_of_a_metrics_server(said: list[str], mode: str) -> None:
+    """A service of the API server that does not answer is HTTP 503 with a line of text, as was seen."""
+    autoscalers = [
+        {"kind": "HorizontalPodAutoscaler", "metadata": {"name": name}} for name in ("client", "server")
+    ]
+    config = {"checks": {"metrics": True}} | controller(mode=mode)
+
+    missing = check(autoscalers, config)
+
+    assert "no metrics server (API metrics.k8s.io/v1beta1): the autoscalers client, server would" in missing
+    assert (
+        f"aws eks create-addon --cluster-name shop --addon-name metrics-server --region {REGION}" in missing
+    )
+    assert check([], config) == check(autoscalers, {"checks": {}}) == ""
+    assert check(autoscalers, config, in_cluster={METRICS: {"kind": "APIResourceList"}}) == ""
+    assert said == []
+    down = ApiError(503, {"message": "HTTP 503 Service Unavailable"})
+    assert check(autoscalers, config, in_cluster={METRICS: down}) == ""
+    [warning] = said
+    assert warning.startswith("the metrics server of the cluster does not answer: until it does, the auto")
 
 
 def test_what_may_not_be_asked_is_said_and_not_refused(said: list[str]) -> None:
@@ -687,7 +712,7 @@ def test_more_than_aws_allows_by_default_is_told(said: list[str], item: dict[str
 
 
 def test_with_no_controller_nothing_is_looked_at(said: list[str]) -> None:
-    on = dict.fromkeys(("ingressClass", "subnets", "certificates", "identity"), True)
+    on = dict.fromkeys(fields_of(ChecksSettings), True)
 
     assert check([ingress(listen_ports=HTTPS)], {"checks": on} | controller(mode="none")) == ""
     assert said == []
