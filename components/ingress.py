@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.release import Api
@@ -38,6 +38,24 @@ AUTO_MODE = Controller(
 )
 
 
+ANYBODY = {"0.0.0.0/0", "::/0"}
+OF_CALLERS = {
+    "inbound-cidrs": "inboundCIDRs",
+    "security-group-prefix-lists": "prefixListsIDs",
+    "security-groups": "",
+    "mutual-authentication": "",
+}
+"""Annotations by which a load balancer answers some callers alone, with the same in IngressClassParams."""
+OF_REQUESTS = {
+    "auth-type": "",
+    "jwt-validation": "",
+    "wafv2-acl-arn": "wafv2AclArn",
+    "wafv2-acl-name": "wafv2AclName",
+    "waf-acl-id": "",
+}
+"""Those by which it answers some requests itself, with a redirect or a refusal."""
+
+
 def controller_of(mode: str) -> Controller:
     """Return the controller that serves Ingresses in a `mern:loadBalancerController.mode`."""
     return AUTO_MODE if mode == "auto-mode" else AWS_CONTROLLER
@@ -69,6 +87,14 @@ class Ingress:
     @property
     def name(self) -> str:
         return self._text("metadata", "name")
+
+    @property
+    def namespace(self) -> str:
+        return self._text("metadata", "namespace")
+
+    @property
+    def uid(self) -> str:
+        return self._text("metadata", "uid")
 
     @property
     def class_name(self) -> str:
@@ -111,6 +137,16 @@ class Ingress:
     def is_https(self) -> bool:
         """Whether the load balancer listens for HTTPS."""
         return "HTTPS" in self._annotation("listen-ports")
+
+    @property
+    def limits_of_callers(self) -> list[str]:
+        """The annotations of `OF_CALLERS` that it has, for itself or by its class."""
+        return [name for name, param in OF_CALLERS.items() if self._limit(name, param) - ANYBODY]
+
+    @property
+    def limits_of_requests(self) -> list[str]:
+        """Those of `OF_REQUESTS`; a Service can have some of its own."""
+        return [name for name, param in OF_REQUESTS.items() if self._limit(name, param) - {"none"}]
 
     @property
     def health_check_path(self) -> str:
@@ -240,6 +276,12 @@ class Ingress:
         """Return what its class sets, or else it itself."""
         return str(self.params.get(param) or self._annotation(annotation))
 
+    def _limit(self, annotation: str, param: str) -> set[str]:
+        of_class = self.params.get(param)
+        return (
+            {of_class} if isinstance(of_class, str) and of_class else set(of_class or self._list(annotation))
+        )
+
     def _annotation(self, name: str) -> str:
         return self._text("metadata", "annotations", f"{ANNOTATION_PREFIX}{name}")
 
@@ -249,6 +291,32 @@ class Ingress:
     def _text(self, *path: str) -> str:
         value = get(self.item, path)
         return "" if value is ABSENT or value is None else str(value)
+
+
+def params_of_class(api: Api, ingress_class: Object | None, controller: Controller) -> Object | None:
+    """Return the IngressClassParams that an IngressClass names, None where `controller` knows none.
+
+    Raises:
+        ClusterError: the API server refuses, or does not answer.
+    """
+    reference = get(ingress_class or {}, ("spec", "parameters"))
+    group = controller.api_version.partition("/")[0]
+    if reference is ABSENT or not reference or reference.get("apiGroup") != group:
+        return None
+    return api.find(f"/apis/{controller.api_version}/ingressclassparams/{reference['name']}")
+
+
+def with_params_of_class(api: Api, ingress: Ingress) -> Ingress:
+    """Return an Ingress with what its class says, whichever controller that is of.
+
+    Raises:
+        ClusterError: the API server refuses, or does not answer.
+    """
+    ingress_class = api.find(f"/apis/networking.k8s.io/v1/ingressclasses/{ingress.class_name}")
+    for controller in (AWS_CONTROLLER, AUTO_MODE):
+        if params := params_of_class(api, ingress_class, controller):
+            return replace(ingress, params=params.get("spec") or {})
+    return ingress
 
 
 def _paths(rule: Object) -> list[Any]:

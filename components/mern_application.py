@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -10,6 +11,7 @@ import pulumi_kubernetes as kubernetes
 from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, commands_to_unprotect, controller_of
+from components.ingress_events import last_change, last_verdict
 from components.release import (
     Api,
     ChartRelease,
@@ -18,9 +20,11 @@ from components.release import (
     ReleasePlan,
     StackState,
     plan_release,
+    record,
 )
 from components.release.plan import COMPONENT as RELEASE_COMPONENT
 from components.release.plan import RELEASE as RELEASE_TYPE
+from components.release.secrets import Messages
 from components.service_account_role import COMPONENT as ROLE_COMPONENT
 from components.service_account_role import ServiceAccountRole, ServiceAccountRoleArgs, role_arn
 from settings import Settings
@@ -31,6 +35,9 @@ PATCH = "kubernetes:core/v1:NamespacePatch"
 RELEASE = "mern"
 CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
+
+CONTROLLER_SECONDS = 15
+"""How long an `up` waits for the controller's answer to an Ingress that it has changed."""
 
 SCRIPT = "python-script"
 NO_ADDRESS = "none yet: the load balancer is being made; the next `up` shows its address"
@@ -253,7 +260,11 @@ class MernApplication(pulumi.ComponentResource):
         self.hosts = ingress.hosts if ingress else []
         self.url = self.address = None
         if ingress:
-            self.address = self.release.status.apply(lambda status: _address(plan) if status else None)
+            is_served = settings.load_balancer_controller.mode != "none"
+            messages = Messages(plan.secrets, self)
+            self.address = self.release.status.apply(
+                lambda status: _address(plan, messages if is_served else None) if status else None
+            )
             self.url = self.address.apply(
                 # In place of a name in DNS it can be a sentence.
                 lambda address: ingress.url(address) if address and " " not in address else address
@@ -306,13 +317,50 @@ def _live_ingress(plan: ReleasePlan) -> Ingress | None:
     return Ingress.live(plan.api, plan.args.namespace, plan.args.name)
 
 
-async def _address(plan: ReleasePlan) -> str:
-    """Return the load balancer's address, or a sentence that says why there is none."""
+async def _address(plan: ReleasePlan, messages: Messages | None) -> str:
+    """Return the load balancer's address, or a sentence that says why there is none.
+
+    Args:
+        plan: of the release, which is deployed.
+        messages: for what the load balancer controller refuses; None where there is none.
+    """
+    if messages and not pulumi.runtime.is_dry_run():
+        with contextlib.suppress(ClusterError):  # then the address says so
+            if refusal := await asyncio.to_thread(_wait_for_controller, plan):
+                messages.warn(refusal)
     try:
         live = await asyncio.to_thread(_live_ingress, plan)
     except ClusterError as error:
         return f"could not be read ({error})"
     return live.address if live and live.address else NO_ADDRESS
+
+
+def _wait_for_controller(plan: ReleasePlan, sleep: Callable[[float], None] = time.sleep) -> str:
+    """Wait until the load balancer controller has accepted what this deployment made of the Ingress, for a
+    short while; return what it says against it, empty where that is nothing.
+
+    Raises:
+        ClusterError: the API server refuses, or does not answer.
+    """
+    args = plan.args
+    deployed = record.newest(plan.api, args.name, args.namespace)
+    until = time.monotonic() + CONTROLLER_SECONDS
+    while (live := _live_ingress(plan)) is not None:
+        verdict, changed = last_verdict(plan.api, live), last_change(live)
+        is_new = deployed is None or changed is None or changed >= deployed.created
+        is_waited_for = is_new and time.monotonic() < until
+        if verdict is None and not is_waited_for:
+            break
+        if verdict and (verdict.is_final or not is_waited_for):
+            if verdict.is_accepted:
+                break
+            return (
+                f"the load balancer controller refuses Ingress {live.name} {verdict}\n"
+                "Until it accepts it, the load balancer stays as it was; it tries again by itself. See\n"
+                f"    kubectl describe ingress {live.name} -n {args.namespace}"
+            )
+        sleep(1)
+    return ""
 
 
 def _namespace(

@@ -4,7 +4,7 @@ server; rows of docs/bad-input.md."""
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,7 +74,7 @@ class Aws:
         checks: str,
         mode: str,
         objects: Mapping[str, Any] | None = None,
-        also: Sequence[Mapping[str, Any]] = (),
+        also: Any = (),
         **notes: Any,
     ) -> None:
         """Run one of the checks before a deployment.

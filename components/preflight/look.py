@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from components.aws import Aws
 from components.cluster import EksCluster
-from components.ingress import Controller, Ingress, controller_of
+from components.ingress import Controller, Ingress, controller_of, params_of_class
 from components.load_balancer_controller import controllers
 from components.release import Api, ClusterError, ReleasePlan
 from components.release.manifest import Object
@@ -87,11 +87,7 @@ class Look:
     @cached_property
     def class_params(self) -> Object | None:
         """The IngressClassParams that this class names, None where the controller knows none."""
-        reference = get(self.ingress_class or {}, ("spec", "parameters"))
-        group = self.controller.api_version.partition("/")[0]
-        if reference is ABSENT or not reference or reference.get("apiGroup") != group:
-            return None
-        return self.api.find(f"/apis/{self.controller.api_version}/ingressclassparams/{reference['name']}")
+        return params_of_class(self.api, self.ingress_class, self.controller)
 
     @cached_property
     def deployments(self) -> list[Object]:

@@ -9,12 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from components.aws import Arn, Aws, AwsError
-from components.ingress import Ingress
+from components.ingress import ANNOTATION_PREFIX, Ingress, with_params_of_class
+from components.ingress_events import last_verdict
 from components.release import record
 from components.release.kubernetes_api import Api, ClusterError
+from components.release.values import ABSENT, get
 from operations.ci.report import code, pre
 
 INTERVAL = 10.0  # seconds between two looks
+MADE_BY_THE_LOAD_BALANCER = (302, 401, 403)
+"""HTTP statuses of a login, of a missing one, and of a web ACL that refuses a request."""
 
 
 @dataclass(kw_only=True)
@@ -46,8 +50,8 @@ def wait(
 
 
 def look(api: Api, namespace: str, name: str) -> Health:
-    """Look whether an Ingress has an address, the targets of its services are healthy, and the load
-    balancer, where it faces the internet, answers a GET of the health check path.
+    """Look whether the controller accepts an Ingress, it has an address, the targets of its services are
+    healthy, and the load balancer, where it faces the internet, answers a GET of the health check path.
 
     Args:
         api: the cluster.
@@ -66,6 +70,8 @@ def look(api: Api, namespace: str, name: str) -> Health:
         else:
             health.facts.append("the stack has no Ingress: nothing to look at")
         return health
+    with contextlib.suppress(ClusterError):  # a class that may not be read
+        ingress = with_params_of_class(api, ingress)
     health.url = ingress.url(ingress.address)
     if ingress.address:
         health.facts.append(f"Ingress {name} has the address {ingress.address}")
@@ -74,12 +80,15 @@ def look(api: Api, namespace: str, name: str) -> Health:
             f"Ingress {name} has no address yet: the load balancer controller gives it one"
         )
     try:
+        verdict = last_verdict(api, ingress)
+        if verdict and not verdict.is_accepted:
+            health.problems.append(f"the load balancer controller refuses Ingress {name} {verdict}")
         for service, target_groups in ingress.target_groups(api, namespace).items():
             _look_at_targets(service, target_groups, health)
     except (ClusterError, AwsError) as error:
         health.problems.append(str(error))
     if ingress.address and ingress.is_internet_facing:
-        _look_at_answer(ingress, health)
+        _look_at_answer(api, namespace, ingress, health)
     return health
 
 
@@ -116,19 +125,35 @@ def _look_at_targets(service: str, target_groups: list[str], health: Health) -> 
                 health.problems.append(f"service {service}: target {address} is {state['State']}: {reason}")
 
 
-def _look_at_answer(ingress: Ingress, health: Health) -> None:
-    """Ask the load balancer itself: its hosts may not lead to it yet."""
-    path = ingress.health_check_path
+def _look_at_answer(api: Api, namespace: str, ingress: Ingress, health: Health) -> None:
+    """Ask the load balancer itself: its hosts may not lead to it yet. It need not answer this machine, or not
+    as the application would."""
+    path, reasons = ingress.health_check_path, list[str]()
     try:
         status = get_status(ingress.address, ingress.host or ingress.address, path, ingress.is_https)
+        text = f"GET {path} is answered {status}"
+        if status in MADE_BY_THE_LOAD_BALANCER:
+            reasons = ingress.limits_of_requests or _limits_of_services(api, namespace, ingress)
+        is_fact = 200 <= status < 300 or bool(reasons)
     except OSError as error:
-        health.problems.append(f"GET {path} is not answered: {error}")
-        return
+        text, reasons = f"GET {path} is not answered: {error}", ingress.limits_of_callers
+        is_fact = bool(reasons)
     except http.client.HTTPException as error:
-        health.problems.append(f"GET {path} is answered by no HTTP: {type(error).__name__}")
-        return
-    text = f"GET {path} is answered {status}"
-    (health.facts if 200 <= status < 300 else health.problems).append(text)
+        text, is_fact = f"GET {path} is answered by no HTTP: {type(error).__name__}", False
+    if reasons:
+        text += f", which {' or '.join(reasons)} may be the reason for"
+    (health.facts if is_fact else health.problems).append(text)
+
+
+def _limits_of_services(api: Api, namespace: str, ingress: Ingress) -> list[str]:
+    """Return the annotation by which a Service of an Ingress has its users log in; empty: none has."""
+    with contextlib.suppress(ClusterError):
+        for service in ingress.services:
+            item = api.find(f"/api/v1/namespaces/{namespace}/services/{service}") or {}
+            found = get(item, ("metadata", "annotations", f"{ANNOTATION_PREFIX}auth-type"))
+            if found is not ABSENT and found != "none":
+                return ["auth-type"]
+    return []
 
 
 def get_status(address: str, host: str, path: str, secure: bool, timeout: float = 10) -> int:

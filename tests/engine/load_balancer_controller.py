@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.conftest import TestCluster
 
 CHART = PROJECT / "tests/charts/aws-load-balancer-controller"
 FINALIZER = "ingress.k8s.aws/resources"
+TAGS = "alb.ingress.kubernetes.io/tags"
 ADDRESS = "k8s-mern.elb.invalid"
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
@@ -80,7 +82,8 @@ def crd(plural: str, group: str) -> dict[str, Any]:
 
 class Controller:
     """While the controller's Deployment is ready: gives each Ingress of class alb in a namespace a
-    finalizer and an address, and takes the finalizer off those that are being deleted."""
+    finalizer and an address, says by an event whether it accepts what that asks for, and takes the
+    finalizer off those that are being deleted."""
 
     def __init__(self, cluster: TestCluster, namespace: str) -> None:
         self._ingresses = INGRESSES.replace("/ingresses", f"/namespaces/{namespace}/ingresses")
@@ -90,6 +93,8 @@ class Controller:
         """Namespace and name of every Ingress that got an address."""
         self.released: list[str] = []
         """The same, of every one that it let go."""
+        self._models: dict[str, Any] = {}
+        """What it has last read of each."""
 
     @contextmanager
     def running(self) -> Iterator["Controller"]:
@@ -131,3 +136,28 @@ class Controller:
             address = {"loadBalancer": {"ingress": [{"hostname": ADDRESS}]}}
             self._api.merge_patch(f"{path}/status", {"status": address})
             self.served.append(name)
+        model = metadata["uid"], ingress["spec"], metadata.get("annotations")
+        if not metadata.get("deletionTimestamp") and self._models.get(name) != model:
+            self._say(ingress)
+            self._models[name] = model
+
+    def _say(self, ingress: Any) -> None:
+        """Make the event that the real one makes, in its words."""
+        metadata, now = ingress["metadata"], f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        tags = (metadata.get("annotations") or {}).get(TAGS, "a=b")
+        kind, reason, message = "Normal", "SuccessfullyReconciled", "Successfully reconciled"
+        if "=" not in tags:
+            kind, reason = "Warning", "FailedBuildModel"
+            message = f"Failed build model due to failed to parse stringMap annotation, {TAGS}: {tags}"
+        names = ("namespace", "name", "uid")
+        event = {
+            "metadata": {"generateName": "mern.", "namespace": metadata["namespace"]},
+            "involvedObject": {"kind": "Ingress"} | {name: metadata[name] for name in names},
+            "type": kind,
+            "reason": reason,
+            "message": message,
+            "source": {"component": "ingress"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+        }
+        self._api.create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)

@@ -31,7 +31,14 @@ from components.release.crds import FIELD_MANAGER
 from sandbox.engine import MADE_UP_SECRETS, PROJECT
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.conftest import ENGINE, Project, Run, share_program
-from tests.engine.load_balancer_controller import ADDRESS, CHART, Controller, chart_repository, crd
+from tests.engine.load_balancer_controller import (
+    ADDRESS,
+    CHART,
+    TAGS,
+    Controller,
+    chart_repository,
+    crd,
+)
 from tests.remedies import commands_in, is_here
 from tests.stand_ins.aws_account import Account, AwsServer, aws_program, aws_server, provider_program
 
@@ -274,6 +281,10 @@ def assert_deployed(project: AwsProject) -> None:
         f"{issuer}:aud": "sts.amazonaws.com",
     }
     tags = {"project": "mern", "stack": project.stack, "cluster": name, "managed-by": "pulumi"}
+    if given := config["mern:aws"].get("tags"):  # another `project`, to IAM the same key
+        tags = {key: text for key, text in tags.items() if key != "project"} | given
+    boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
+    assert boundary == config["mern:aws"].get("roles", {}).get("permissionsBoundary")
     assert {it["Key"]: it["Value"] for it in role["Tags"]} == tags
     [attached] = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
     policy = iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]
@@ -342,13 +353,19 @@ def test_staging_lives_its_whole_life_and_its_pods_get_their_roles_in_another_wa
     staging: AwsProject,
 ) -> None:
     staging.secrets = {"mern:mongodbUri": MADE_UP_SECRETS["mern:mongodbUri"]}
-    staging.configure(pythonScript={"policy": POLICY_OF_SCRIPT, "identity": "pod-identity"})
+    iam, document = staging.aws.client("iam"), json.dumps(POLICY_OF_SCRIPT)
+    limit = iam.create_policy(PolicyName="limit", PolicyDocument=document)["Policy"]["Arn"]
+    staging.configure(
+        pythonScript={"policy": POLICY_OF_SCRIPT, "identity": "pod-identity"},
+        aws={"roles": {"permissionsBoundary": limit}, "tags": {"Project": "shop"}},
+    )
     refuse_what_eks_lacks(staging)
     deploy(staging)
     change_to_pod_identity(staging)
     keep_a_controller_that_others_need(staging)
     down = staging.destroy()
     assert down.ok, down.output
+    iam.delete_policy(PolicyArn=limit)
     assert_nothing_is_left(staging)
 
 
@@ -397,19 +414,30 @@ def deploy(staging: AwsProject) -> None:
 
 
 def change_to_pod_identity(staging: AwsProject) -> None:
-    """What was set changes, and nothing else."""
+    """What was set changes, and nothing else. With another path, roles and policies are made anew."""
     staging.configure(
         loadBalancerController={"identity": "pod-identity"},
+        aws={"roles": {"path": "/teams/shop/"}},
         values={
             "mernServer": {"replicas": 2},
-            "ingress": {"loadBalancerAttributes": {"deletion_protection.enabled": "false"}},
+            "ingress": {"annotations": {TAGS: "team"}},
         },
     )
     up = staging.up()
     assert up.ok, up.output
-    assert up.changes == {
+    assert re.search(
+        r"warning: the load balancer controller refuses Ingress mern \(FailedBuildModel, .* UTC\): Failed "
+        rf"build model due to failed to parse stringMap annotation, {TAGS}: team\n",
+        up.output,
+    )
+    assert {what for done, what in up.changes if done == "create-replacement"} == {
+        f"{kind} {of}-{kind.lower().removeprefix('rolepolicy')}"
+        for kind in ("Role", "Policy", "RolePolicyAttachment")
+        for of in ("load-balancer-controller", "python-script")
+    }
+    assert {change for change in up.changes if "replace" not in change[0]} == {
         ("create", ASSOCIATION),
-        ("update", "Role load-balancer-controller-role"),
+        ("update", "PodIdentityAssociation python-script-association"),
         ("update", CONTROLLER),
         ("update", RELEASE),
         ("update", "Deployment mern-server"),

@@ -35,7 +35,7 @@ class Api:
 
     find = RealApi.find
 
-    def items(self, path: str) -> list[Any]:
+    def items(self, path: str, **_: str) -> list[Any]:
         return list(self.answers.get(path, []))
 
 
@@ -44,7 +44,7 @@ def cluster(address: str = "", host: str = "", services: tuple[str, ...] = ("cli
     rule = {"http": {"paths": paths}, **({"host": host} if host else {})}
     notes = {f"{ALB}scheme": "internet-facing", f"{ALB}healthcheck-path": "/health"}
     ingress = {
-        "metadata": {"name": "mern", "annotations": notes},
+        "metadata": {"name": "mern", "namespace": "shop", "uid": "1", "annotations": notes},
         "spec": {"rules": [rule]},
         "status": {"loadBalancer": {"ingress": [{"hostname": address}]} if address else {}},
     }
@@ -159,6 +159,128 @@ def test_an_internal_load_balancer_is_not_asked(
     api.answers[f"{INGRESSES}/mern"]["metadata"]["annotations"][f"{ALB}scheme"] = "internal"
     assert look(api).problems == []
     assert balancer["asked"] == []
+
+
+@pytest.mark.parametrize(
+    ("annotations", "status", "fact"),
+    [
+        ({"auth-type": "oidc"}, 302, "GET /health is answered 302, which auth-type may be the reason for"),
+        ({"auth-type": "cognito"}, 401, "GET /health is answered 401, which auth-type may be the reason for"),
+        ({"jwt-validation": "{}"}, 401, "GET /health is answered 401, which jwt-validation may be the reas"),
+        (
+            {"wafv2-acl-arn": "arn:a"},
+            403,
+            "GET /health is answered 403, which wafv2-acl-arn may be the reaso",
+        ),
+        ({"auth-type": "none", "wafv2-acl-arn": "none"}, 302, ""),
+        ({"auth-type": "oidc"}, 503, ""),
+        ({"inbound-cidrs": "10.0.0.0/8"}, 302, ""),
+        ({}, 302, ""),
+    ],
+)
+def test_an_answer_in_place_of_the_application_s_is_a_fact_where_it_is_asked_for(
+    targets: dict[str, list[str]],
+    balancer: dict[str, Any],
+    annotations: dict[str, str],
+    status: int,
+    fact: str,
+) -> None:
+    api = cluster(balancer["address"])
+    notes = api.answers[f"{INGRESSES}/mern"]["metadata"]["annotations"]
+    notes |= {f"{ALB}{key}": text for key, text in annotations.items()}
+    balancer["status"] = status
+
+    found = look(api)
+
+    assert found.problems == ([] if fact else [f"GET /health is answered {status}"])
+    assert bool(fact) == any(text.startswith(fact or "no") for text in found.facts)
+
+
+def test_a_service_can_ask_its_users_to_log_in(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    api = cluster(balancer["address"])
+    balancer["status"] = 302
+    api.answers["/api/v1/namespaces/shop/services/server"] = {
+        "metadata": {"annotations": {f"{ALB}auth-type": "oidc"}}
+    }
+
+    found = look(api)
+
+    assert found.problems == []
+    assert "GET /health is answered 302, which auth-type may be the reason for" in found.facts
+
+
+@pytest.mark.parametrize(
+    ("annotations", "is_fact"),
+    [
+        ({"inbound-cidrs": "10.0.0.0/8"}, True),
+        ({"security-group-prefix-lists": "pl-1"}, True),
+        ({"security-groups": "sg-1"}, True),
+        ({"mutual-authentication": '[{"port": 443, "mode": "verify"}]'}, True),
+        ({"inbound-cidrs": "0.0.0.0/0, ::/0"}, False),
+        ({"auth-type": "oidc"}, False),
+    ],
+)
+def test_a_load_balancer_that_does_not_answer_this_machine_may_be_meant_so(
+    targets: dict[str, list[str]], annotations: dict[str, str], is_fact: bool
+) -> None:
+    api = cluster("127.0.0.1:1")
+    notes = api.answers[f"{INGRESSES}/mern"]["metadata"]["annotations"]
+    notes |= {f"{ALB}{key}": text for key, text in annotations.items()}
+
+    found = look(api)
+
+    of_get = [text for text in (found.facts if is_fact else found.problems) if text.startswith("GET")]
+    assert len(of_get) == 1
+    assert (f", which {next(iter(annotations))} may be the reason for" in of_get[0]) == is_fact
+    assert bool(found.problems) != is_fact
+
+
+def test_what_the_class_says_counts(targets: dict[str, list[str]], balancer: dict[str, Any]) -> None:
+    api = cluster("127.0.0.1:1")
+    api.answers[f"{INGRESSES}/mern"]["spec"]["ingressClassName"] = "alb"
+    reference = {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": "ours"}
+    spec = {"controller": "ingress.k8s.aws/alb", "parameters": reference}
+    api.answers["/apis/networking.k8s.io/v1/ingressclasses/alb"] = {"spec": spec}
+    params: dict[str, Any] = {"metadata": {"name": "ours"}, "spec": {"inboundCIDRs": ["10.0.0.0/8"]}}
+    api.answers["/apis/elbv2.k8s.aws/v1beta1/ingressclassparams/ours"] = params
+
+    assert look(api).problems == []
+    params["spec"] = {"scheme": "internal"}
+    assert not any("GET" in text for text in look(api).facts)
+
+
+def event(reason: str, message: str, at: str = "10:00:05", **more: Any) -> dict[str, Any]:
+    kind = "Normal" if reason == "SuccessfullyReconciled" else "Warning"
+    return {"type": kind, "reason": reason, "message": message, "lastTimestamp": f"2026-01-01T{at}Z", **more}
+
+
+def test_what_the_controller_refuses_is_named(
+    targets: dict[str, list[str]], balancer: dict[str, Any]
+) -> None:
+    """The texts are the controller's own: Helm takes an Ingress for ready at once, and an `up` was a success
+    with the old address."""
+    api = cluster(balancer["address"])
+    refused = "Failed build model due to ingress: shop/mern: failed to parse stringMap annotation"
+    events = api.answers["/api/v1/namespaces/shop/events"] = [
+        event("SuccessfullyReconciled", "Successfully reconciled", "10:00:01"),
+        event("FailedBuildModel", refused),
+        event("BadConfig", "of another program", "10:00:09"),
+    ]
+
+    assert look(api).problems == [
+        "the load balancer controller refuses Ingress mern (FailedBuildModel, 2026-01-01 10:00:05 UTC): "
+        + refused
+    ]
+    # It is another model since.
+    changed = {"time": "2026-01-01T10:00:06Z", "fieldsV1": {"f:spec": {}}}
+    held = {"time": "2026-01-01T10:00:10Z", "fieldsV1": {"f:metadata": {"f:finalizers": {}}}}
+    api.answers[f"{INGRESSES}/mern"]["metadata"]["managedFields"] = [changed, held]
+    assert look(api).problems == []
+    del api.answers[f"{INGRESSES}/mern"]["metadata"]["managedFields"]
+    events.append(event("SuccessfullyReconciled", "Successfully reconciled", "10:00:05"))
+    assert look(api).problems == []
 
 
 def test_what_cannot_be_asked_is_a_problem(targets: dict[str, list[str]]) -> None:
