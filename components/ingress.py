@@ -1,6 +1,7 @@
 """An Ingress as the load balancer controller reads it, and the load balancer that it has made of it."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +57,19 @@ OF_REQUESTS = {
 """Those by which it answers some requests itself, with a redirect or a refusal."""
 
 
+OF_GROUP = {
+    "scheme": "scheme",
+    "ip-address-type": "ipAddressType",
+    "load-balancer-name": "loadBalancerName",
+    "ssl-redirect": "sslRedirectPort",
+    "wafv2-acl-arn": "wafv2AclArn",
+    "wafv2-acl-name": "wafv2AclName",
+    "shield-advanced-protection": "",
+    "customer-owned-ipv4-pool": "",
+}
+"""Annotations of which a load balancer takes one value, with the same in IngressClassParams."""
+
+
 def controller_of(mode: str) -> Controller:
     """Return the controller that serves Ingresses in a `mern:loadBalancerController.mode`."""
     return AUTO_MODE if mode == "auto-mode" else AWS_CONTROLLER
@@ -91,6 +105,11 @@ class Ingress:
     @property
     def namespace(self) -> str:
         return self._text("metadata", "namespace")
+
+    @property
+    def full_name(self) -> str:
+        """Namespace and name."""
+        return f"{self.namespace}/{self.name}"
 
     @property
     def uid(self) -> str:
@@ -134,9 +153,24 @@ class Ingress:
         return self._setting("scheme", "scheme") or "internal"
 
     @property
+    def ports(self) -> dict[int, str]:
+        """The ports that the load balancer listens on for it, each with `HTTP` or `HTTPS`."""
+        try:
+            listed = json.loads(self._annotation("listen-ports") or "[]")
+            ports = {int(port): str(protocol) for item in listed for protocol, port in item.items()}
+        except (ValueError, TypeError, AttributeError):  # for the controller to refuse
+            ports = {}
+        return ports or ({443: "HTTPS"} if self.certificate_arns else {80: "HTTP"})
+
+    @property
     def is_https(self) -> bool:
         """Whether the load balancer listens for HTTPS."""
-        return "HTTPS" in self._annotation("listen-ports")
+        return "HTTPS" in self.ports.values()
+
+    @property
+    def redirects_to_https(self) -> bool:
+        """Whether it sends requests for HTTP on to HTTPS: all those of its group."""
+        return bool(self._setting("sslRedirectPort", "ssl-redirect"))
 
     @property
     def limits_of_callers(self) -> list[str]:
@@ -184,6 +218,26 @@ class Ingress:
         return str(of_class["name"]) if of_class else self._annotation("group.name")
 
     @property
+    def place(self) -> tuple[int, str]:
+        """Where its rules stand among those of its group: the lowest first."""
+        text = self._annotation("group.order")
+        return int(text) if re.fullmatch(r"-?[0-9]+", text) else 0, self.full_name
+
+    @property
+    def answers_everything(self) -> bool:
+        """Whether a request for any host and path is for one of its services."""
+        return any(
+            not rule.get("host") and any(path.get("path") in ("/", "/*") for path in _paths(rule))
+            for rule in self._rules
+        )
+
+    def contradictions(self, other: "Ingress") -> dict[str, tuple[str, str]]:
+        """Return what it and another Ingress of its group say differently, of what a group has once: names
+        of annotations, each with both texts."""
+        mine, its = self._of_group(), other._of_group()
+        return {name: (mine[name], its[name]) for name in mine if its.get(name, mine[name]) != mine[name]}
+
+    @property
     def needs_ipv6(self) -> bool:
         """Whether the load balancer has IPv6 addresses too, which its subnets have to have then."""
         return self._setting("ipAddressType", "ip-address-type").startswith("dualstack")
@@ -211,8 +265,7 @@ class Ingress:
         """The number of rules that its load balancer gets for it."""
         paths = sum(len(_paths(rule)) for rule in self._rules)
         # A listener that sends everything on to HTTPS has none.
-        sends_on = self._setting("sslRedirectPort", "ssl-redirect")
-        return 2 * paths if self.is_https and not sends_on else paths
+        return 2 * paths if self.is_https and not self.redirects_to_https else paths
 
     @property
     def values_per_rule(self) -> int:
@@ -249,6 +302,17 @@ class Ingress:
                 if service in groups:
                     groups[service].append(binding["spec"]["targetGroupARN"])
         return groups
+
+    def _of_group(self) -> dict[str, str]:
+        given = {name: self._setting(param, name) for name, param in OF_GROUP.items()}
+        given |= {name: ", ".join(sorted(self._list(name))) for name in ("subnets", "security-groups")}
+        given |= {f"load-balancer-attributes {key}": text for key, text in self.attributes.items()}
+        given |= {f"listen-ports {port}": protocol for port, protocol in self.ports.items()}
+        cidrs = ", ".join(sorted(self._limit("inbound-cidrs", "inboundCIDRs")))
+        given |= {f"inbound-cidrs of port {port}": cidrs for port in self.ports}
+        policy = self._setting("sslPolicy", "ssl-policy")
+        given |= {f"ssl-policy of port {port}": policy for port, it in self.ports.items() if it == "HTTPS"}
+        return {name: text for name, text in given.items() if text}
 
     @property
     def _rules(self) -> list[Any]:

@@ -187,6 +187,7 @@ class ChecksSettings(Model):
     """The checks before a deployment to EKS; each can be switched off."""
 
     ingress_class: bool = True
+    group: bool = True
     subnets: bool = True
     certificates: bool = True
     identity: bool = True

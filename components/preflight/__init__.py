@@ -8,6 +8,7 @@ import pulumi
 from components.aws import AwsError
 from components.cluster import Cluster
 from components.preflight.certificates import certificates
+from components.preflight.group import group
 from components.preflight.identity import identity
 from components.preflight.load_balancer import ingress_class, load_balancer
 from components.preflight.look import Check, Finding, Look
@@ -70,6 +71,8 @@ def _checks(look: Look) -> Mapping[str, Check]:
     if look.rendered and look.mode != "none":  # nobody is to serve it
         if wanted.ingress_class:
             checks["the IngressClass"] = ingress_class(look)
+        if wanted.group:
+            checks["the other Ingresses of its group"] = group(look)
         if wanted.subnets:
             checks["the subnets for load balancers"] = subnets(look)
         if wanted.certificates:

@@ -32,6 +32,11 @@ def load_balancer(look: Look) -> Check:
         yield from _goes(look, live)
     elif live and look.ingress and live.address and not look.is_made:
         yield _is_replaced(live, look.ingress)
+    elif live and look.ingress and (kept := sorted(live.attributes.keys() - look.ingress.attributes.keys())):
+        yield Finding(
+            f"mern:values ingress.loadBalancerAttributes has {', '.join(kept)} no more, and the load "
+            "balancer keeps it as it was: the controller resets nothing. To reset it, set it to AWS's default"
+        )
 
 
 def _goes(look: Look, live: Ingress) -> Check:

@@ -680,6 +680,116 @@ def test_an_ingress_that_is_switched_off_is_told(said: list[str]) -> None:
 
 
 HTTPS = '[{"HTTP":80},{"HTTPS":443}]'
+ALL = "/apis/networking.k8s.io/v1/ingresses"
+
+
+def test_an_attribute_that_is_taken_out_is_not_reset(said: list[str]) -> None:
+    """The real controller leaves in AWS what the annotation does not name."""
+    had = live(load_balancer_attributes="idle_timeout.timeout_seconds=60,a=b")
+    now = ingress(load_balancer_attributes="a=c")
+
+    assert check([now], {"checks": {}} | INSTALL, in_cluster={LIVE: had}) == ""
+    [warning] = said
+    assert (
+        "loadBalancerAttributes has idle_timeout.timeout_seconds no more, and the load balancer k" in warning
+    )
+
+
+def member(order: str = "", host: str = "api.example", **annotations: str) -> dict[str, Any]:
+    """An Ingress of another team in group `all`."""
+    item = ingress(host, paths=1, **annotations, **({"group.order": order} if order else {}))
+    item["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/"
+    item["metadata"] |= {"name": "api", "namespace": "team"}
+    item["metadata"]["annotations"]["alb.ingress.kubernetes.io/group.name"] = "all"
+    if not host:
+        del item["spec"]["rules"][0]["host"]
+    return item
+
+
+def in_group(ours: dict[str, Any], other: dict[str, Any], **more: Any) -> str:
+    ours["metadata"] |= {"namespace": "mern"}
+    ours["metadata"]["annotations"]["alb.ingress.kubernetes.io/group.name"] = "all"
+    config = {"checks": {"group": True}} | INSTALL
+    return check([ours], config, in_cluster={ALL: {"items": [ours, other]}, **more})
+
+
+@pytest.mark.parametrize(
+    ("ours", "its", "what"),
+    [
+        ({"scheme": "internal"}, PUBLIC, "scheme is internal here and internet-facing in Ingress team/api"),
+        ({"scheme": "internal"}, {}, ""),
+        (
+            {"listen_ports": HTTPS, "ssl_policy": "ELBSecurityPolicy-TLS13-1-2-2021-06"},
+            {"certificate_arn": "arn:a", "ssl_policy": "ELBSecurityPolicy-2016-08"},
+            "ssl-policy of port 443 is ELBSecurityPolicy-TLS13-1-2-2021-06 here and ELBSecurityPolicy-2016",
+        ),
+        ({"ssl_policy": "a"}, {"ssl_policy": "b"}, ""),  # of plain HTTP
+        (
+            {"load_balancer_attributes": "a=b, c=d"},
+            {"load_balancer_attributes": "a=b,c=e"},
+            "load-balancer-attributes c is d here and e in Ingress team/api",
+        ),
+        ({"subnets": "subnet-1, subnet-2"}, {"subnets": "subnet-2,subnet-1"}, ""),
+        ({"subnets": "subnet-1"}, {"subnets": "subnet-2"}, "subnets is subnet-1 here and subnet-2 in"),
+        (
+            {"inbound_cidrs": "10.0.0.0/8"},
+            {"inbound_cidrs": "10.1.0.0/16"},
+            "inbound-cidrs of port 80 is 10.0.0.0/8 here",
+        ),
+        (
+            {"listen_ports": '[{"HTTP":80}]'},
+            {"listen_ports": '[{"HTTPS":80}]'},
+            "listen-ports 80 is HTTP here",
+        ),
+    ],
+)
+def test_members_of_a_group_that_contradict_each_other_are_refused(
+    said: list[str], ours: dict[str, str], its: dict[str, str], what: str
+) -> None:
+    """One of them blocks all, as the real controller was seen to do, and as its model builder has it."""
+    refusal = in_group(ingress(**ours), member(**its))
+
+    assert what in refusal
+    assert bool(refusal) == bool(what)
+    assert ("kubectl get ingress api -n team -o yaml" in refusal) == bool(what)
+    assert said == []
+    if what:
+        # It was there before: then nothing else is refused for it.
+        was = live(**ours)
+        was["metadata"]["annotations"]["alb.ingress.kubernetes.io/group.name"] = "all"
+        assert in_group(ingress(**ours), member(**its), **{LIVE: was}) == ""
+        assert what in said[0]
+    other = member(**its)
+    other["metadata"]["annotations"]["alb.ingress.kubernetes.io/group.name"] = "another"
+    assert in_group(ingress(**ours), other) == ""
+    other = member(**its)
+    other["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert in_group(ingress(**ours), other) == ""
+
+
+def test_a_member_of_a_group_can_take_the_requests_of_others(said: list[str]) -> None:
+    redirects = {"listen_ports": HTTPS, "ssl_redirect": "443"}
+    anything = ingress(paths=1)
+    anything["spec"]["rules"] = member(host="")["spec"]["rules"]
+
+    def warned(ours: dict[str, Any], other: dict[str, Any]) -> str:
+        said.clear()
+        assert in_group(ours, other) == ""
+        return "\n".join(said)
+
+    assert "team/api of group all serves plain HTTP alone" in warned(ingress(**redirects), member())
+    assert "ingress.tls.enabled is false: the application" in warned(ingress(), member(**redirects))
+    assert warned(ingress(**redirects), member(listen_ports=HTTPS)) == ""
+    # Of the same order, the name decides.
+    assert "team/api of group all comes after this one, which without" in warned(anything, member())
+    assert warned(anything, member(order="-1")) == ""
+    assert "comes before this one and names no host" in warned(ingress(), member(order="-1", host=""))
+    assert warned(ingress(), member(host="")) == ""
+
+
+def test_who_may_not_see_the_ingresses_of_others_is_told(said: list[str]) -> None:
+    assert in_group(ingress(), member(), **{ALL: ApiError(403, {"message": "ingresses is forbidden"})}) == ""
+    assert said == ["the other Ingresses of its group could not be checked: ingresses is forbidden"]
 
 
 @pytest.mark.parametrize(
