@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -15,6 +14,100 @@ CERTIFICATES = [
     "arn:aws:acm:eu-central-1:123456789012:certificate/1b2c",
     "arn:aws:iam::123456789012:server-certificate/old/shop",
 ]
+
+
+DEFAULT = {
+    "scheme": "internet-facing",
+    "target-type": "ip",
+    "healthcheck-path": "/health",
+    "healthcheck-interval-seconds": "15",
+    "healthcheck-timeout-seconds": "5",
+    "healthy-threshold-count": "2",
+    "unhealthy-threshold-count": "2",
+    "success-codes": "200",
+    "target-group-attributes": "deregistration_delay.timeout_seconds=30",
+    "listen-ports": '[{"HTTP":80}]',
+}
+ONE_HOST = {"hosts": ["shop.example.com"]}
+BOTH_PORTS = '[{"HTTP":80},{"HTTPS":443}]'
+POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+# Controller v3.5.0, run beside an API server with a moto server in place of AWS; what it made of such
+# annotations is said above each.
+MADE: dict[str, tuple[dict[str, Any], dict[str, str | None]]] = {
+    # HTTP:80 that answers 404; a rule for the server's paths, then one for the client, IP targets
+    "as it comes": ({}, {}),
+    # rules by host and path
+    "a host": (ONE_HOST, {}),
+    # HTTPS:443 with these certificates, HTTP:80 that answers 301
+    "tls": (
+        {"tls": {"enabled": True, "certificateArns": CERTIFICATES}},
+        {
+            "listen-ports": BOTH_PORTS,
+            "certificate-arn": ",".join(CERTIFICATES),
+            "ssl-policy": POLICY,
+            "ssl-redirect": "443",
+        },
+    ),
+    # the certificates whose names and wildcards match; HTTP:80 serves as well
+    "certificates by host, no redirect": (
+        ONE_HOST | {"tls": {"enabled": True, "redirect": False}},
+        {"listen-ports": BOTH_PORTS, "ssl-policy": POLICY},
+    ),
+    # ELBSecurityPolicy-2016-08, its default
+    "no policy": (
+        ONE_HOST | {"tls": {"enabled": True, "sslPolicy": ""}},
+        {"listen-ports": BOTH_PORTS, "ssl-redirect": "443"},
+    ),
+    # another load balancer, in the private subnets
+    "internal": ({"scheme": "internal"}, {"scheme": "internal"}),
+    # one load balancer for the members, the lower order first
+    "group": ({"group": {"name": "shop", "order": 5}}, {"group.name": "shop", "group.order": "5"}),
+    "first of its group": (
+        {"group": {"name": "shop", "order": 0}},
+        {"group.name": "shop", "group.order": "0"},
+    ),
+    # as in the annotation; what is taken out stays as it was
+    "attributes": (
+        {
+            "loadBalancerAttributes": {
+                "idle_timeout.timeout_seconds": "90",
+                "routing.http2.enabled": "false",
+            },
+            "targetGroupAttributes": {"stickiness.enabled": "true"},
+        },
+        {
+            "load-balancer-attributes": "idle_timeout.timeout_seconds=90,routing.http2.enabled=false",
+            "target-group-attributes": "deregistration_delay.timeout_seconds=30,stickiness.enabled=true",
+        },
+    ),
+    # set; a deletion of the Ingress hangs until it is false
+    "protected": (
+        {"loadBalancerAttributes": {"deletion_protection.enabled": "true"}},
+        {"load-balancer-attributes": "deletion_protection.enabled=true"},
+    ),
+    # set, each of them
+    "annotations of one's own": (
+        {
+            "annotations": {
+                f"{ALB}/wafv2-acl-arn": "arn:aws:wafv2:eu-central-1:123456789012:regional/webacl/shop/1b2c",
+                f"{ALB}/inbound-cidrs": "10.0.0.0/8,192.168.0.0/16",
+                f"{ALB}/tags": "team=shop,cost-centre=4711",
+                f"{ALB}/subnets": "subnet-1,subnet-2",
+            }
+        },
+        {
+            "wafv2-acl-arn": "arn:aws:wafv2:eu-central-1:123456789012:regional/webacl/shop/1b2c",
+            "inbound-cidrs": "10.0.0.0/8,192.168.0.0/16",
+            "tags": "team=shop,cost-centre=4711",
+            "subnets": "subnet-1,subnet-2",
+        },
+    ),
+    # NodePort targets
+    "nodes": (
+        {"targetType": "instance", "zeroDowntime": {"enabled": False}},
+        {"target-type": "instance", "target-group-attributes": None},
+    ),
+}
 
 
 def alb_annotations(rendered: Rendered) -> dict[str, str]:
@@ -33,21 +126,13 @@ def routes(rendered: Rendered) -> list[tuple[str | None, list[tuple[str, str]]]]
     ]
 
 
-def test_the_load_balancer_goes_to_pods_and_asks_for_health(chart: Chart) -> None:
-    rendered = chart.render()
-    assert rendered.one("Ingress", "mern")["spec"]["ingressClassName"] == "alb"
-    assert alb_annotations(rendered) == {
-        f"{ALB}/scheme": "internet-facing",
-        f"{ALB}/target-type": "ip",
-        f"{ALB}/healthcheck-path": "/health",
-        f"{ALB}/healthcheck-interval-seconds": "15",
-        f"{ALB}/healthcheck-timeout-seconds": "5",
-        f"{ALB}/healthy-threshold-count": "2",
-        f"{ALB}/unhealthy-threshold-count": "2",
-        f"{ALB}/success-codes": "200",
-        f"{ALB}/target-group-attributes": "deregistration_delay.timeout_seconds=30",
-        f"{ALB}/listen-ports": '[{"HTTP":80}]',
-    }
+@pytest.mark.parametrize(("values", "annotations"), MADE.values(), ids=MADE)
+def test_the_annotations_are_those_of_which_the_real_controller_made_what_is_claimed(
+    chart: Chart, values: dict[str, Any], annotations: dict[str, str | None]
+) -> None:
+    expected = {name: text for name, text in (DEFAULT | annotations).items() if text is not None}
+    found = alb_annotations(chart.render({"ingress": values}))
+    assert found == {f"{ALB}/{name}": text for name, text in expected.items()}
 
 
 def test_the_server_gets_its_paths_and_the_client_the_rest(chart: Chart) -> None:
@@ -84,20 +169,13 @@ def test_no_ingress_where_none_is_wanted(chart: Chart) -> None:
     assert chart.render({"ingress": {"enabled": False}}).kind("Ingress") == []
 
 
-def test_https_listens_on_both_ports_and_redirects(chart: Chart) -> None:
-    found = alb_annotations(
-        chart.render({"ingress": {"tls": {"enabled": True, "certificateArns": CERTIFICATES}}})
-    )
-    assert json.loads(found[f"{ALB}/listen-ports"]) == [{"HTTP": 80}, {"HTTPS": 443}]
-    assert found[f"{ALB}/certificate-arn"] == ",".join(CERTIFICATES)
-    assert found[f"{ALB}/ssl-redirect"] == "443"
-
-
-def test_https_without_redirect_and_with_certificates_found_by_host(chart: Chart) -> None:
-    tls = {"enabled": True, "redirect": False}
-    found = alb_annotations(chart.render({"ingress": {"hosts": ["shop.example.com"], "tls": tls}}))
-    assert f"{ALB}/certificate-arn" not in found
-    assert f"{ALB}/ssl-redirect" not in found
+@pytest.mark.parametrize(
+    "region", ["aws-cn:acm:cn-north-1", "aws-us-gov:acm:us-gov-west-1", "aws-eusc:acm:eusc-de-east-1"]
+)
+def test_a_certificate_can_be_of_every_partition(chart: Chart, region: str) -> None:
+    arn = f"arn:{region}:123456789012:certificate/1b2c"
+    found = alb_annotations(chart.render({"ingress": {"tls": {"enabled": True, "certificateArns": [arn]}}}))
+    assert found[f"{ALB}/certificate-arn"] == arn
 
 
 def test_https_without_certificate_and_host_is_refused(chart: Chart) -> None:
@@ -144,14 +222,6 @@ def test_what_a_load_balancer_would_refuse_is_refused_before(chart: Chart, field
     assert f"/ingress/{field}" in chart.refusal({"ingress": {field: value}})
 
 
-def test_a_load_balancer_can_be_shared_by_a_group(chart: Chart) -> None:
-    found = alb_annotations(chart.render({"ingress": {"group": {"name": "shop", "order": 0}}}))
-    assert found[f"{ALB}/group.name"] == "shop"
-    assert found[f"{ALB}/group.order"] == "0"
-    alone = alb_annotations(chart.render())
-    assert not [name for name in alone if "group" in name.removeprefix(f"{ALB}/target-group")]
-
-
 def test_an_order_without_a_group_is_refused(chart: Chart) -> None:
     assert "give ingress.group.name too" in chart.refusal({"ingress": {"group": {"order": 5}}})
 
@@ -162,32 +232,6 @@ def test_sending_to_nodes_opens_a_port_on_them(chart: Chart) -> None:
     assert alb_annotations(rendered)[f"{ALB}/target-type"] == "instance"
     assert {s["spec"]["type"] for s in rendered.kind("Service")} == {"NodePort"}
     assert {s["spec"]["type"] for s in chart.render().kind("Service")} == {"ClusterIP"}
-
-
-def test_old_protocols_are_off_unless_asked_for(chart: Chart) -> None:
-    tls: dict[str, Any] = {"enabled": True, "certificateArns": CERTIFICATES}
-    found = alb_annotations(chart.render({"ingress": {"tls": tls}}))
-    assert found[f"{ALB}/ssl-policy"] == "ELBSecurityPolicy-TLS13-1-2-2021-06"
-    tls["sslPolicy"] = ""
-    found = alb_annotations(chart.render({"ingress": {"tls": tls}}))
-    assert f"{ALB}/ssl-policy" not in found
-
-
-def test_attributes_are_joined_in_one_annotation_each(chart: Chart) -> None:
-    ingress = {
-        "loadBalancerAttributes": {
-            "idle_timeout.timeout_seconds": "60",
-            "deletion_protection.enabled": "true",
-        },
-        "targetGroupAttributes": {"stickiness.enabled": "true"},
-    }
-    found = alb_annotations(chart.render({"ingress": ingress}))
-    assert found[f"{ALB}/load-balancer-attributes"] == (
-        "deletion_protection.enabled=true,idle_timeout.timeout_seconds=60"
-    )
-    assert found[f"{ALB}/target-group-attributes"] == (
-        "deregistration_delay.timeout_seconds=30,stickiness.enabled=true"
-    )
 
 
 def test_health_checks_can_differ_per_service(chart: Chart) -> None:
