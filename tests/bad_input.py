@@ -48,6 +48,8 @@ FIRST_KEYS = {
 VALUES_OF = {
     "aws.accountId": "111111111111",
     "aws.region": "eu-central-1",
+    "aws.roles.path": "/teams/shop/",
+    "aws.roles.permissionsBoundary": "arn:aws:iam::111111111111:policy/limit",
     "checks.subnets": "false",
     "cluster.context": "laptop",
     "cluster.eksClusterName": "staging",
@@ -107,6 +109,10 @@ mern:cluster: {kubeconfig: "", context: laptop}
 mern:aws: {accountId: "1111", region: eu-central-1}
 mern:aws: {accountId: "111111111111", region: Frankfurt}
 mern:aws: {region: eu-central-1}
+mern:aws: {accountId: "111111111111", region: eu-central-1, roles: {path: teams}}
+mern:aws: {accountId: "111111111111", region: eu-central-1, roles: {permissionsBoundary: limit}}
+mern:aws: {accountId: "111111111111", region: eu-central-1, tags: {"aws:team": shop}}
+mern:aws: {accountId: "111111111111", region: eu-central-1, tags: {team: shop, Team: web}}
 mern:namespace: {}
 mern:namespace: {name: My_Shop}
 mern:namespace: {name: a-name-that-is-longer-than-the-sixty-three-characters-of-kubernetes}
