@@ -112,6 +112,11 @@ class Ingress:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def model(self) -> tuple[Any, Any]:
+        """All that the controller reads of it: spec and annotations."""
+        return self.item.get("spec"), get(self.item, ("metadata", "annotations"))
+
+    @property
     def uid(self) -> str:
         return self._text("metadata", "uid")
 

@@ -49,7 +49,7 @@ def last_verdict(api: Api, ingress: Ingress) -> Verdict | None:
     events = api.items(
         f"/api/v1/namespaces/{ingress.namespace}/events", fieldSelector=f"involvedObject.uid={ingress.uid}"
     )
-    changed = last_change(ingress)
+    changed = _last_change(ingress)
     verdicts = [
         verdict
         for verdict in map(_verdict, events)
@@ -59,7 +59,7 @@ def last_verdict(api: Api, ingress: Ingress) -> Verdict | None:
     return max(verdicts, key=lambda it: (it.at, it.is_accepted), default=None)
 
 
-def last_change(ingress: Ingress) -> datetime | None:
+def _last_change(ingress: Ingress) -> datetime | None:
     """Return when an Ingress was last changed by others than the controller, None where that is not known."""
     entries = get(ingress.item, ("metadata", "managedFields"))
     times = [

@@ -11,7 +11,7 @@ import pulumi_kubernetes as kubernetes
 from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, commands_to_unprotect, controller_of
-from components.ingress_events import last_change, last_verdict
+from components.ingress_events import last_verdict
 from components.release import (
     Api,
     ChartRelease,
@@ -20,7 +20,6 @@ from components.release import (
     ReleasePlan,
     StackState,
     plan_release,
-    record,
 )
 from components.release.plan import COMPONENT as RELEASE_COMPONENT
 from components.release.plan import RELEASE as RELEASE_TYPE
@@ -336,31 +335,39 @@ async def _address(plan: ReleasePlan, messages: Messages | None) -> str:
 
 
 def _wait_for_controller(plan: ReleasePlan, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Wait until the load balancer controller has accepted what this deployment made of the Ingress, for a
-    short while; return what it says against it, empty where that is nothing.
+    """Wait for what the load balancer controller says of the Ingress, for a short while and only where this
+    deployment has changed it; return what the user should know of that, empty where all is well.
 
     Raises:
         ClusterError: the API server refuses, or does not answer.
     """
-    args = plan.args
-    deployed = record.newest(plan.api, args.name, args.namespace)
-    until = time.monotonic() + CONTROLLER_SECONDS
-    while (live := _live_ingress(plan)) is not None:
-        verdict, changed = last_verdict(plan.api, live), last_change(live)
-        is_new = deployed is None or changed is None or changed >= deployed.created
-        is_waited_for = is_new and time.monotonic() < until
-        if verdict is None and not is_waited_for:
+    seconds = CONTROLLER_SECONDS if _changes_model(plan) else 0
+    until = time.monotonic() + seconds
+    while True:
+        live = _live_ingress(plan)
+        verdict = last_verdict(plan.api, live) if live else None
+        if live is None or (verdict and verdict.is_final) or time.monotonic() >= until:
             break
-        if verdict and (verdict.is_final or not is_waited_for):
-            if verdict.is_accepted:
-                break
-            return (
-                f"the load balancer controller refuses Ingress {live.name} {verdict}\n"
-                "Until it accepts it, the load balancer stays as it was; it tries again by itself. See\n"
-                f"    kubectl describe ingress {live.name} -n {args.namespace}"
-            )
         sleep(1)
-    return ""
+    if live is None or (verdict.is_accepted if verdict else not seconds):
+        return ""
+    command = f"    kubectl describe ingress {live.name} -n {plan.args.namespace}"
+    if verdict is None:
+        return (
+            f"the load balancer controller has not said yet whether it accepts Ingress {live.name} as it is "
+            f"now. What it says:\n{command}"
+        )
+    return (
+        f"the load balancer controller refuses Ingress {live.name} {verdict}\n"
+        f"Until it accepts it, the load balancer stays as it was; it tries again by itself. See\n{command}"
+    )
+
+
+def _changes_model(plan: ReleasePlan) -> bool:
+    """Return whether the controller reads another Ingress than before: of others it says nothing anew."""
+    newest, planned = plan.newest, Ingress.rendered(plan.objects)
+    before = Ingress.rendered(newest.objects()) if newest and newest.status == "deployed" else None
+    return before is None or planned is None or before.model != planned.model
 
 
 def _namespace(

@@ -1,13 +1,13 @@
 """What an `up` hears of the load balancer controller, whose answer Helm does not wait for."""
 
-from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from components import mern_application
 from components.mern_application import _wait_for_controller
-from components.release import Api, ReleaseArgs, ReleasePlan, record
+from components.release import Api, ReleaseArgs, ReleasePlan
 from components.release.secrets import Secrets
 from tests.unit.test_operations_health import event
 
@@ -34,15 +34,13 @@ class FakeApi:
     find, items = Api.find, Api.items
 
 
-@pytest.fixture(autouse=True)
-def deployed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A revision that was begun at ten."""
-    newest = type("Newest", (), {"created": datetime.fromisoformat("2026-01-01T10:00:00+00:00")})
-    monkeypatch.setattr(record, "newest", lambda *_: newest)
+def rendered(annotations: dict[str, str]) -> dict[str, Any]:
+    return {"kind": "Ingress", "metadata": {"name": "mern", "annotations": annotations}, "spec": {}}
 
 
-def wait(api: FakeApi) -> tuple[str, int]:
-    """What is told in the end, and how often the Ingress was looked at again."""
+def wait(api: FakeApi, before: dict[str, str] | None = None) -> tuple[str, int]:
+    """What is told in the end, and how often the Ingress was looked at again; `before` are its annotations in
+    the revision before."""
     looks: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -51,7 +49,10 @@ def wait(api: FakeApi) -> tuple[str, int]:
         del api.later[:1]
 
     args = ReleaseArgs(chart="./chart", name="mern", namespace="shop")
-    plan = ReleasePlan(args=args, api=api, description="", objects=[], secrets=Secrets())  # type: ignore[arg-type]
+    here: Any = {"api": api, "objects": [rendered({})]}
+    if before is not None:
+        here["newest"] = SimpleNamespace(status="deployed", objects=lambda: [rendered(before)])
+    plan = ReleasePlan(args=args, description="", secrets=Secrets(), **here)
     return _wait_for_controller(plan, sleep), len(looks)
 
 
@@ -70,18 +71,26 @@ def test_it_is_accepted_in_the_end() -> None:
     conflict = event("FailedUpdateStatus", "the object has been modified")
 
     assert wait(FakeApi("10:00:01", conflict, ACCEPTED)) == ("", 2)
+    assert wait(FakeApi("10:00:01", conflict, ACCEPTED), before={"a": "b"}) == ("", 2)
 
 
 def test_an_ingress_that_this_deployment_has_not_changed_is_not_waited_for() -> None:
-    assert wait(FakeApi("09:00:00")) == ("", 0)
+    assert wait(FakeApi("09:00:00"), before={}) == ("", 0)
     api = FakeApi("09:00:00")
     api.events = [event("FailedDeployModel", "AccessDenied")]
-    text, looks = wait(api)
+    text, looks = wait(api, before={})
     assert "(FailedDeployModel, " in text
     assert looks == 0
 
 
-def test_a_controller_that_says_nothing_is_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mern_application, "CONTROLLER_SECONDS", 0)
+def test_what_the_controller_has_said_of_another_model_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mern_application, "CONTROLLER_SECONDS", 0.001)
+    api = FakeApi("10:00:09")
+    api.events = [ACCEPTED, REFUSED]
 
-    assert wait(FakeApi("10:00:01")) == ("", 0)
+    text, _ = wait(api, before={"a": "b"})
+
+    assert text.startswith("the load balancer controller has not said yet whether it accepts Ingress mern as")
+    assert text.endswith("\n    kubectl describe ingress mern -n shop")
