@@ -135,6 +135,8 @@ def _look_at_answer(api: Api, namespace: str, ingress: Ingress, health: Health) 
         if status in MADE_BY_THE_LOAD_BALANCER:
             reasons = ingress.limits_of_requests or _limits_of_services(api, namespace, ingress)
         is_fact = 200 <= status < 300 or bool(reasons)
+    except (ssl.SSLCertVerificationError, socket.gaierror) as error:  # of no limit of callers
+        text, is_fact = f"GET {path} is not answered: {error}", False
     except OSError as error:
         text, reasons = f"GET {path} is not answered: {error}", ingress.limits_of_callers
         is_fact = bool(reasons)

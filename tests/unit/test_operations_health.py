@@ -211,6 +211,13 @@ def test_a_service_can_ask_its_users_to_log_in(
     assert "GET /health is answered 302, which auth-type may be the reason for" in found.facts
 
 
+def test_a_limit_of_callers_is_no_reason_for_a_name_that_is_not_known(targets: dict[str, list[str]]) -> None:
+    api = cluster("lb.invalid")
+    api.answers[f"{INGRESSES}/mern"]["metadata"]["annotations"][f"{ALB}inbound-cidrs"] = "10.0.0.0/8"
+
+    assert [text.partition(":")[0] for text in look(api).problems] == ["GET /health is not answered"]
+
+
 @pytest.mark.parametrize(
     ("annotations", "is_fact"),
     [
