@@ -16,7 +16,8 @@ def group(look: Look) -> Check:
         for name, (here, there) in ours.contradictions(other).items():
             yield Finding(
                 f"group {ours.group} shares one load balancer, but {name} is {here} here and {there} in "
-                f"Ingress {other.full_name}: the load balancer controller refuses both until they agree",
+                f"Ingress {other.full_name}: the load balancer controller refuses both until they agree. To "
+                "change one after the other, set mern:checks.group to false meanwhile",
                 # One that is there already is no reason to refuse all else.
                 "" if name in before else f"kubectl get ingress {other.name} -n {other.namespace} -o yaml",
             )
