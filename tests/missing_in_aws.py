@@ -192,18 +192,6 @@ class Aws:
             lambda: self.check("ingressClass", "auto-mode", auto, **{"group.name": "shared"}),
             False,
         )
-        notes = {"group.name": "all", "scheme": "internal"}
-        theirs = {f"alb.ingress.kubernetes.io/{key}": text for key, text in notes.items()}
-        theirs["alb.ingress.kubernetes.io/scheme"] = "internet-facing"
-        meta = {"name": "web", "namespace": "team", "annotations": theirs}
-        member: Any = {"metadata": meta, "spec": {"ingressClassName": "alb"}}
-        yield Refusal(
-            "mern:values ingress.group.name, of a group with another scheme",
-            lambda: self.check(
-                "group", "install", {"/apis/networking.k8s.io/v1/ingresses": {"items": [member]}}, **notes
-            ),
-            False,
-        )
         alb = {"spec": {"controller": "ingress.k8s.aws/alb"}}
         idle = {
             "/apis/apps/v1/deployments": {"items": []},

@@ -161,6 +161,8 @@ def test_commands_that_look_at_a_cluster_and_an_account_or_mark_something_there_
     subprocess.run(kubectl, input=CLASS_AND_CRD, text=True, env=cluster.env, check=True, capture_output=True)
     for start, *texts in (
         ("kubectl get ingressclass ", "pasted"),
+        ("kubectl get ingress ", "pasted", "default"),
+        ("kubectl describe ingress ", "pasted", "default"),
         ("kubectl label namespace ", "default", "a=b c=d"),
         ("kubectl annotate ingress ", "pasted", "default", "alb.ingress.kubernetes.io/"),
         ("kubectl annotate crd ", "pasted.example.org", "mern/installed-by", "mern/staging"),

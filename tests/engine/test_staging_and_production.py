@@ -521,6 +521,7 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
     )
     run = production.up()
     assert run.ok, run.output
+    assert "the load balancer controller" not in up.output + run.output, "it has accepted both"
     assert {each for each in run.changes if each[0] != "create"} == {("update", RELEASE)}
     # The destroy that was refused has taken rows out of the view, which come back.
     assert ("create", "HorizontalPodAutoscaler mern-server") in run.changes
