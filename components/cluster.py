@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from components.aws import AbsentError, Arn, Aws, AwsError, CredentialsError, Description
@@ -79,7 +78,7 @@ class Cluster:
     identity: Identity
     """With an empty id in a preview that could not read it, before the first deployment."""
     eks: EksCluster | None = None
-    aws_provider: aws.Provider | None = None
+    aws_provider: pulumi.ProviderResource | None = None
     aws_api: Aws | None = None
     """For what the program itself reads in AWS."""
 
@@ -99,6 +98,8 @@ def connect(settings: ClusterSettings, account: AwsSettings | None, state: Stack
         api = _api(config)
         return _cluster(settings, _last_deployed(state), config, api, _uid(api), str(settings.context))
     assert account is not None  # Settings has seen to it  # noqa: S101
+    import pulumi_aws as aws  # takes a while, and a stack without AWS never comes here
+
     aws_api = Aws(account.region)
     # Before the provider is registered, which would refuse in words of its own.
     found = _describe(settings.eks_cluster_name, account, aws_api, pulumi.get_stack())

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.cluster import Cluster, EksCluster
 from components.ingress import AUTO_MODE
@@ -21,6 +20,7 @@ from components.release import Api, ClusterError, StackState, crds
 from components.release.component import SAFELY
 from components.release.findings import texts_of, unchecked_notes
 from components.release.manifest import Object
+from components.release.plan import RELEASE
 from components.service_account_role import (
     ROLE_ANNOTATION,
     ServiceAccountRole,
@@ -187,18 +187,18 @@ class LoadBalancerController(pulumi.ComponentResource):
 
     def _release(self, args: LoadBalancerControllerArgs, opts: pulumi.ResourceOptions) -> None:
         chart, repository = _source(args.chart_repository)
-        Release(
-            f"{NAME}-release",
-            name=CHART,
-            namespace=NAMESPACE,
-            chart=chart,
-            version=VERSION,
-            repository_opts=RepositoryOptsArgs(**repository) if repository else None,
-            values=chart_values(args, self.role_arn),
-            timeout=args.timeout,
+        props = {
+            "name": CHART,
+            "namespace": NAMESPACE,
+            "chart": chart,
+            "version": VERSION,
+            "repositoryOpts": repository or None,
+            "values": chart_values(args, self.role_arn),
+            "timeout": args.timeout,
+            "compat": "true",
             **SAFELY,
-            opts=opts,
-        )
+        }
+        pulumi.CustomResource(RELEASE, f"{NAME}-release", props, opts)
 
     def _hooks(self) -> pulumi.ResourceHookBinding:
         in_previews = pulumi.ResourceHookOptions(on_dry_run=True)

@@ -4,19 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.helm.v3 import Release
 
 from components.release import rows
 from components.release.hooks import Hooks
-from components.release.plan import COMPONENT, ReleasePlan
+from components.release.plan import COMPONENT, RELEASE, ReleasePlan
 from components.release.secrets import Messages, marked
 
 SAFELY: Mapping[str, Any] = {
     "atomic": True,
-    "max_history": 10,
+    "maxHistory": 10,
     # Only a deployment whose objects are ready counts.
-    "skip_await": False,
-    "create_namespace": False,
+    "skipAwait": False,
+    "createNamespace": False,
     # Acts on a first install only, over what a killed one left; refuses over a deployed one.
     "replace": True,
 }
@@ -69,16 +68,22 @@ class ChartRelease(pulumi.ComponentResource):
                 messages.warn(f"drift: {text}")
         # A preview would show the values of what is imported.
         imports = plan.taken_over is not None and not pulumi.runtime.is_dry_run()
-        release = Release(
+        # By its token: `pulumi_kubernetes.helm.v3` takes 50 ms to import.
+        release = pulumi.CustomResource(
+            RELEASE,
             name,
-            name=args.name,
-            namespace=args.namespace,
-            chart=args.chart,
-            values=marked(args.values),
-            description=plan.description,
-            timeout=args.timeout,
-            **SAFELY,
-            opts=pulumi.ResourceOptions(
+            {
+                "name": args.name,
+                "namespace": args.namespace,
+                "chart": args.chart,
+                "values": marked(args.values),
+                "description": plan.description,
+                "timeout": args.timeout,
+                **SAFELY,
+                "compat": "true",  # what the typed resource adds
+                "status": None,  # an output
+            },
+            pulumi.ResourceOptions(
                 parent=self,
                 depends_on=opts.depends_on if opts else None,
                 hooks=hooks.of_release(before_delete),
@@ -93,7 +98,7 @@ class ChartRelease(pulumi.ComponentResource):
                 namespace=args.namespace,
                 secrets=plan.secrets,
             )
-        self.status = _known(release.status)
+        self.status = _known(release.__dict__["status"])
         self.register_outputs({"status": self.status})
 
 

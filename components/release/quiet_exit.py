@@ -29,10 +29,12 @@ def quiet_exit() -> Iterator[None]:
 
     A `pulumi.RunError` is shown once, without a line on the exit code below it. When the engine interrupts
     the program, as it does after a failed deployment, it ends without a stack trace. Any other exception is
-    a defect, and keeps its trace.
+    a defect, and keeps its trace. The SDK's debug log is switched off: it is a call to the engine for each step
+    of each resource, which the program waits for, and the engine throws it away.
     """
     if pulumi.runtime.settings.get_engine() is not None:  # a test without an engine keeps its own handlers
         signal.signal(signal.SIGINT, _leave)
+        pulumi.log.debug = _no_debug_log
         pulumi.log.error = _unless_the_engine_has_gone(pulumi.log.error)
     try:
         yield
@@ -51,6 +53,10 @@ def _unless_the_engine_has_gone(error: Callable[..., None]) -> Callable[..., Non
         error(text, *args, **options)
 
     return log_error
+
+
+def _no_debug_log(*_args: Any, **_options: Any) -> None:
+    return None
 
 
 def _leave(_signal: int = 0, _frame: FrameType | None = None) -> None:
