@@ -40,6 +40,8 @@ class ServiceAccountRole(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions) -> None:
         super().__init__(COMPONENT, name, None, opts)
+        import pulumi_aws as aws  # takes a while, and a stack without AWS never comes here
+
         child = pulumi.ResourceOptions(parent=self)
         arn = args.role_arn or self._role(name, args, child)
         if args.identity == "pod-identity":
@@ -61,6 +63,8 @@ class ServiceAccountRole(pulumi.ComponentResource):
         self, name: str, args: ServiceAccountRoleArgs, opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
         """Register the role and its policy; return its ARN."""
+        import pulumi_aws as aws
+
         role_name, roles = _role_name(args.cluster, name), args.cluster.roles
         path = None if roles.path == "/" else roles.path
         role = aws.iam.Role(

@@ -7,13 +7,25 @@ among them) are no drift.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from fnmatch import fnmatchcase
+from itertools import repeat
 from typing import Any
 
 from components.release.dry_run import DRY_RUN
-from components.release.findings import Finding, ask_about_each
-from components.release.kubernetes_api import Api
-from components.release.manifest import Object, comparable, label_of, without_system_fields
+from components.release.findings import AT_ONCE, Finding, ask_about_each
+from components.release.kubernetes_api import Api, ClusterError
+from components.release.manifest import (
+    Key,
+    Object,
+    by_key,
+    comparable,
+    key_of,
+    label_of,
+    without_system_fields,
+    written_at,
+)
 from components.release.secrets import MASK, Secrets
 from components.release.values import (
     ABSENT,
@@ -28,9 +40,74 @@ from components.release.values import (
 
 NOTHING, SET = "nothing", "[value]"
 
+MANY = 10
+"""Objects of one kind in one namespace that are listed and not asked for one by one: to get a few is a right
+that a preview has, to list is one that it may not have."""
+
+Live = Mapping[Key, Object | ClusterError | None]
+"""Objects as they are in the cluster: None where one is missing, an error where it could not be read."""
+
+
+def read(api: Api, recorded: Iterable[Object], namespace: str) -> Live:
+    """Return each of `recorded` as it is in the cluster.
+
+    Args:
+        api: of the cluster.
+        recorded: the objects of the revision that is deployed.
+        namespace: of the release.
+    """
+    items = by_key(recorded, namespace)
+
+    def path_of(item: Object) -> str | ClusterError:
+        try:
+            return api.collection(item, namespace)
+        except ClusterError as error:
+            return error
+
+    def find(item: Object) -> Object | ClusterError | None:
+        try:
+            return api.find(api.path(item, namespace))
+        except ClusterError as error:
+            return error
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        collections: dict[str, dict[Key, Object]] = {}
+        for (key, item), path in zip(items.items(), threads.map(path_of, items.values()), strict=True):
+            if isinstance(path, str):
+                collections.setdefault(path, {})[key] = item
+        large = {path: some for path, some in collections.items() if len(some) >= MANY}
+        live: dict[Key, Object | ClusterError | None] = {}
+        for listed in threads.map(lambda path: _listed(api, path, large[path], namespace), large):
+            live |= listed
+        # Whatever has lost its labels is not among the listed.
+        rest = {key: item for key, item in items.items() if key not in live}
+        return live | dict(zip(rest, threads.map(find, rest.values()), strict=True))
+
+
+def _listed(api: Api, path: str, items: Mapping[Key, Object], namespace: str) -> dict[Key, Object]:
+    """Return those of `items`, which are in one collection, that a list by their common labels has; none
+    where it is refused."""
+    labels = [set((item["metadata"].get("labels") or {}).items()) for item in items.values()]
+    common = {"app.kubernetes.io/managed-by": "Helm", **dict(set.intersection(*labels))}  # set by Helm
+    selector = ",".join(f"{name}={value}" for name, value in sorted(common.items()))
+    try:
+        listed = api.items(path, labelSelector=selector)
+    except ClusterError:
+        return {}
+    one = next(iter(items.values()))
+    kind = {"apiVersion": one["apiVersion"], "kind": one["kind"]}  # which the items of a list do not say
+    live = {key_of(item := {**each, **kind}, namespace): item for each in listed}
+    return {key: item for key, item in live.items() if key in items}
+
 
 def find(
-    api: Api, recorded: Iterable[Object], namespace: str, secrets: Secrets, ignored: Sequence[str] = ()
+    api: Api,
+    recorded: Iterable[Object],
+    namespace: str,
+    secrets: Secrets,
+    ignored: Sequence[str] = (),
+    live: Live | None = None,
+    deployed: datetime | None = None,
 ) -> list[Finding]:
     """Compare what stands in the cluster with what Helm has recorded. Changes nothing.
 
@@ -44,8 +121,17 @@ def find(
         secrets: texts that must not be seen, not even the part that is left of a long text.
         ignored: patterns of fields that others may change, as `Deployment/web:spec.replicas`; `*` stands
             for any text.
+        live: what `read` has returned, where it was read before.
+        deployed: when Helm was done with the objects, by the API server's clock, where that is known.
     """
-    return ask_about_each(recorded, lambda item: _compare(api, item, namespace, secrets, ignored))
+    items = by_key(recorded, namespace)
+    there = read(api, items.values(), namespace) if live is None else live
+    suspects = [item for key, item in items.items() if not _is_as_recorded(there[key], item, deployed)]
+
+    def question(item: Object) -> Finding | None:
+        return _compare(api, item, there[key_of(item, namespace)], namespace, secrets, ignored)
+
+    return ask_about_each(suspects, question) if suspects else []
 
 
 def put_back(api: Api, drift: Finding, namespace: str) -> None:
@@ -59,20 +145,26 @@ def put_back(api: Api, drift: Finding, namespace: str) -> None:
 
 
 def _compare(
-    api: Api, item: Object, namespace: str, secrets: Secrets, ignored: Sequence[str]
+    api: Api,
+    item: Object,
+    live: Object | ClusterError | None,
+    namespace: str,
+    secrets: Secrets,
+    ignored: Sequence[str],
 ) -> Finding | None:
-    path, label = api.path(item, namespace), label_of(item)
-    live = api.find(path)
+    if isinstance(live, ClusterError):
+        raise live
+    label = label_of(item)
     if live is None:
         return Finding(item=item, texts=[f"{label} is missing: it was deleted by hand"])
-    if _holds(live, comparable(item)):
-        return None  # without asking once more: most objects are so
 
     def is_ignored(at: Path) -> bool:
         field = f"{label.replace(' ', '/', 1)}:{dotted(at)}"
         return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in ignored)
 
-    as_recorded = api.merge_patch(path, comparable(item), **{**DRY_RUN, "fieldValidation": "Ignore"})
+    as_recorded = api.merge_patch(
+        api.path(item, namespace), comparable(item), **{**DRY_RUN, "fieldValidation": "Ignore"}
+    )
     old, new = without_system_fields(as_recorded), without_system_fields(live)
     texts = []
     for at, was, is_ in sorted(differences(old, new, pair=by_name), key=lambda change: dotted(change[0])):
@@ -87,10 +179,29 @@ def _compare(
     return Finding(item=item, texts=texts, patch=patch) if texts else None
 
 
-def _holds(live: Any, recorded: Any) -> bool:
-    """Return whether merging `recorded` into `live` would change nothing."""
+def _is_as_recorded(live: Object | ClusterError | None, item: Object, deployed: datetime | None) -> bool:
+    """Return whether an object is as Helm has recorded it, so that the API server need not be asked what it
+    would be. Most are."""
+    if not isinstance(live, Mapping):
+        return False
+    # What the items of a list have besides is by the server's defaults, if nobody but Helm has written.
+    times = written_at(live)
+    is_helms_alone = deployed is not None and len(times) == 1 and times[0] <= deployed
+    return _holds(live, comparable(item), is_helms_alone)
+
+
+def _holds(live: Any, recorded: Any, in_lists: bool) -> bool:
+    """Return whether merging `recorded` into `live` would change nothing.
+
+    Args:
+        live: as it is.
+        recorded: as it was.
+        in_lists: merge the items of lists too; else a list has to be the same.
+    """
     if isinstance(recorded, Mapping) and isinstance(live, Mapping):
-        return all(_holds(live.get(key), value) for key, value in recorded.items())
+        return all(_holds(live.get(key), value, in_lists) for key, value in recorded.items())
+    if in_lists and isinstance(recorded, list) and isinstance(live, list):
+        return len(live) == len(recorded) and all(map(_holds, live, recorded, repeat(True)))
     return type(live) is type(recorded) and bool(live == recorded)
 
 

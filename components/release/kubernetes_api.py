@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from threading import Lock
 from typing import Any, cast
 
@@ -68,8 +67,8 @@ class Api:
         # Only its place: a proxy's URL can hold a password.
         self._proxy = f"the proxy {httpx.URL(proxy).host} ({source})" if proxy else ""
         weakref.finalize(self, self._http.close)
-        self._resources = lru_cache(self._read_resources)
-        self._discovery = Lock()
+        self._resources: dict[str, dict[str, tuple[str, bool]]] = {}
+        self._discovery: dict[str, Lock] = {}
 
     def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
         """Return what stands at `path`."""
@@ -121,8 +120,10 @@ class Api:
         """
         version, kind = item["apiVersion"], item["kind"]
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-        with self._discovery:  # many threads ask for the same few groups at once
-            resource = self._resources(root).get(kind)
+        with self._discovery.setdefault(root, Lock()):  # many threads ask for the same few groups at once
+            if root not in self._resources:
+                self._resources[root] = self._read_resources(root)
+        resource = self._resources[root].get(kind)
         if resource is None:
             raise UnknownKindError(f"the API server knows no {kind} in {version}")
         plural, namespaced = resource

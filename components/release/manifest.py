@@ -1,6 +1,7 @@
 """Kubernetes objects as Helm deploys them: what identifies one, what Helm does with it, what is compared."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from components.release.values import merge_patch
@@ -111,6 +112,17 @@ def without_system_fields(item: Object) -> dict[str, Any]:
         if key not in ("managedFields", "resourceVersion", "generation")
     }
     return {**{key: value for key, value in item.items() if key != "status"}, "metadata": meta}
+
+
+def written_at(item: Object) -> list[datetime]:
+    """Return when each of its writers has last changed a stored object, apart from its status; the API
+    server does not know it of all."""
+    entries = item["metadata"].get("managedFields") or []
+    return [
+        datetime.fromisoformat(entry["time"]) if entry.get("time") else datetime.max.replace(tzinfo=UTC)
+        for entry in entries
+        if entry.get("subresource") != "status"
+    ]
 
 
 def update_patch(old: Object, new: Object) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 It is made before anything is registered, and only reads.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,13 +163,15 @@ def plan_release(
             cluster cannot be asked.
     """
     state = StackState.read() if state is None else state
-    files = chart.describe(args.chart)
-    rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+    with ThreadPoolExecutor() as threads:
+        ahead = _ReadAhead(args, api, threads)
+        files = chart.describe(args.chart)
+        rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, provider))
     plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
     try:
-        _ask_the_cluster(plan, files, _is_in(state, args))
+        _ask_the_cluster(plan, ahead, files, _is_in(state, args))
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
@@ -177,6 +180,23 @@ def plan_release(
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return plan
+
+
+class _ReadAhead:
+    """What is read in the cluster while the provider starts and renders the chart."""
+
+    def __init__(self, args: ReleaseArgs, api: Api, threads: Executor) -> None:
+        self._args, self._api = args, api
+        self.namespace = threads.submit(api.find, f"/api/v1/namespaces/{args.namespace}")
+        self.newest = threads.submit(record.newest, api, args.name, args.namespace)
+        self.live = threads.submit(self._read_live)
+
+    def _read_live(self) -> drift.Live | None:
+        """Return the objects of the newest revision as they are, None where that is not deployed."""
+        newest = self.newest.result()
+        if newest is None or newest.status != "deployed" or self._args.drift == "ignore":
+            return None
+        return drift.read(self._api, newest.objects(), self._args.namespace)
 
 
 def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulumi.ProviderResource) -> str:
@@ -220,11 +240,11 @@ def _is_in(state: StackState, args: ReleaseArgs) -> bool:
     return any((item.get("name"), item.get("namespace")) == (args.name, args.namespace) for item in stored)
 
 
-def _ask_the_cluster(plan: ReleasePlan, files: str, is_in_state: bool) -> None:
+def _ask_the_cluster(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: bool) -> None:
     recorded: list[dict[str, Any]] | None = None
     try:
-        _require_living_namespace(plan)
-        recorded = _read_record(plan, files, is_in_state)
+        _require_living_namespace(plan.args.namespace, ahead.namespace.result)
+        recorded = _read_record(plan, ahead, files, is_in_state)
         _require_nothing_in_use_is_deleted(plan, recorded)
     except ClusterError as error:
         if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
@@ -250,10 +270,9 @@ def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterErro
     plan.taken_over = plan.newest = None
 
 
-def _require_living_namespace(plan: ReleasePlan) -> None:
-    namespace = plan.args.namespace
+def _require_living_namespace(namespace: str, find: Callable[[], Object | None]) -> None:
     try:
-        live = plan.api.find(f"/api/v1/namespaces/{namespace}") or {}
+        live = find() or {}
     except ApiError as error:
         if error.code == 403:  # the record and the dry run say what they could not read
             return
@@ -268,7 +287,7 @@ def _require_living_namespace(plan: ReleasePlan) -> None:
         )
 
 
-def _read_record(plan: ReleasePlan, files: str, is_in_state: bool) -> list[dict[str, Any]]:
+def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: bool) -> list[dict[str, Any]]:
     """Compare the plan with Helm's record, and that with the cluster; return the objects that Helm upgrades.
 
     Raises:
@@ -276,7 +295,7 @@ def _read_record(plan: ReleasePlan, files: str, is_in_state: bool) -> list[dict[
         ClusterError: the cluster could not be asked, or the record not be read.
     """
     args, api = plan.args, plan.api
-    plan.newest = newest = record.newest(api, args.name, args.namespace)
+    plan.newest = newest = ahead.newest.result()
     if newest is None:
         # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
         plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
@@ -292,7 +311,9 @@ def _read_record(plan: ReleasePlan, files: str, is_in_state: bool) -> list[dict[
     plan.notes += _note_on_pending(args, newest, api)
     recorded = record.basis(api, newest).objects()
     if newest.status == "deployed" and args.drift != "ignore":
-        findings = drift.find(api, recorded, args.namespace, plan.secrets, args.leave)
+        findings = drift.find(
+            api, recorded, args.namespace, plan.secrets, args.leave, ahead.live.result(), newest.stored
+        )
         plan.drifts = [finding for finding in findings if finding.texts]
         plan.notes += unchecked_notes(findings, NOT_COMPARED)
     restores = bool(plan.drifts) and args.drift == "restore"

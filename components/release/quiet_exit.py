@@ -29,8 +29,8 @@ def quiet_exit() -> Iterator[None]:
 
     A `pulumi.RunError` is shown once, without a line on the exit code below it. When the engine interrupts
     the program, as it does after a failed deployment, it ends without a stack trace. Any other exception is
-    a defect, and keeps its trace. The SDK's debug log is switched off: it is a call to the engine for each step
-    of each resource, which the program waits for, and the engine throws it away.
+    a defect, and keeps its trace. The SDK's debug log is switched off: it is a call to the engine for each
+    step of each resource, which the program waits for, and the engine throws it away.
     """
     if pulumi.runtime.settings.get_engine() is not None:  # a test without an engine keeps its own handlers
         signal.signal(signal.SIGINT, _leave)

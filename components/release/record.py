@@ -11,13 +11,14 @@ import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import yaml
 
 from components.release import helm_yaml
 from components.release.kubernetes_api import Api, ApiError, ClusterError
-from components.release.manifest import Key, Object, by_key, flattened
+from components.release.manifest import Key, Object, by_key, flattened, written_at
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -34,6 +35,8 @@ class Record:
     description: str
     created: datetime
     """When the operation that made it began, by the API server's clock."""
+    stored: datetime | None = None
+    """When Helm wrote it last, by the API server's clock: after all objects. None where that is not kept."""
     values: Mapping[str, Any]
     """What the deployer gave, without the chart's defaults. Holds credentials."""
     manifest: str
@@ -50,6 +53,10 @@ class Record:
         Raises:
             ClusterError: it is no YAML.
         """
+        return self._objects
+
+    @cached_property
+    def _objects(self) -> list[dict[str, Any]]:
         try:
             return flattened(helm_yaml.load_all(self.manifest))
         except (yaml.YAMLError, ValueError):  # whose messages quote what they have read
@@ -266,6 +273,7 @@ def _record_in(secret: Object) -> Record:
         status=release["info"]["status"],
         description=release["info"].get("description", ""),
         created=datetime.fromisoformat(secret["metadata"]["creationTimestamp"]),
+        stored=max(written_at(secret), default=None),
         values=release.get("config") or {},
         manifest=release.get("manifest", ""),
     )

@@ -4,8 +4,8 @@ Each object is a component resource whose inputs are the object itself. A compon
 the engine compares its inputs: so a preview says which objects are created, updated and deleted, and
 `--diff` says which fields, without any diff code here.
 
-A row is one message to the engine (`RegisterResource` in Pulumi's proto/pulumi/resource.proto), and is sent as
-that. A `ComponentResource` sends the same, but also makes Outputs of all inputs, tells the engine of its
+A row is one message to the engine (`RegisterResource` in Pulumi's proto/pulumi/resource.proto), and is sent
+as that. A `ComponentResource` sends the same, but also makes Outputs of all inputs, tells the engine of its
 steps in four more messages, and has a stack trace stored: of a thousand objects, 3 s and 2 MB of state.
 """
 

@@ -9,9 +9,8 @@ import yaml
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
 
-from components.release import ReleaseArgs, ReleaseError, ReleasePlan, plan
+from components.release import ReleaseError, plan
 from components.release.hooks import REPORT_VARIABLE
-from components.release.secrets import Secrets
 from tests.conftest import TestCluster
 from tests.engine.conftest import Project
 from tests.engine.faults import (
@@ -149,10 +148,8 @@ def test_a_namespace_that_is_being_deleted_is_refused_with_what_holds_it(cluster
     client.delete(Namespace, name)
     try:
         until(lambda: "remaining" in str(client.get(Namespace, name).status))
-        args = ReleaseArgs(chart="./chart", name="mern", namespace=name)
-        planned = ReleasePlan(args=args, api=api, description="", objects=[], secrets=Secrets())
         with pytest.raises(ReleaseError, match=f"namespace {name} is being deleted since") as refused:
-            plan._require_living_namespace(planned)
+            plan._require_living_namespace(name, lambda: api.find(f"/api/v1/namespaces/{name}"))
         assert "example.org/hold in 1 resource instances" in str(refused.value)
     finally:
         client.patch(ConfigMap, "held", {"metadata": {"finalizers": None}}, namespace=name)

@@ -67,6 +67,8 @@ def open_texts(value: Any) -> str:
     match value:
         case pulumi.Output():
             return ""
+        case Mapping() if rows.SECRET.items() <= value.items():
+            return ""
         case Mapping():
             return "\n".join(f"{key} {open_texts(item)}" for key, item in value.items())
         case list():
@@ -125,15 +127,11 @@ def test_objects_and_values_are_hidden_and_only_by_their_marks(monkeypatch: pyte
     assert seen(asyncio.run(values(module.opened)))
 
 
-def test_a_row_is_named_after_its_object_whatever_the_secrets_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_named_after_its_object_whatever_the_secrets_are() -> None:
     item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mern-client"}}
-    monkeypatch.setattr(rows, "KubernetesObject", lambda kind, name, *_: name)
-    monkeypatch.setattr(rows, "_marked", lambda *_: {})
-    some = Mock(spec=pulumi.Resource)
     secrets = Secrets(["mern", "client"])
-    assert rows.show([item], release=some, name="mern", namespace="shop", secrets=secrets) == [
-        "mern/shop/mern-client"
-    ]
+    [row] = rows.requests([item], "urn", "mern", "shop", secrets)
+    assert row.name == "mern/shop/mern-client"
 
 
 NAMED = {"kind": "Service", "metadata": {"name": "shop-api", "labels": {"app": "shop-api-0a1b2c3d"}}}
@@ -411,11 +409,12 @@ class ByHand:
         data = {"URI": base64.b64encode(URI.encode()).decode()}
         self.recorded = [
             {
+                "apiVersion": "apps/v1",
                 "kind": "Deployment",
                 "metadata": {"name": "web"},
                 "spec": {"env": [{"name": "A", "value": "1"}]},
             },
-            {"kind": "Secret", "metadata": {"name": "web"}, "data": {"URI": "b2xk"}},
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web"}, "data": {"URI": "b2xk"}},
         ]
         self.live: dict[str, Any] = {
             "deployment": {
