@@ -33,8 +33,8 @@ test-fast: $(VENV)/dev ## Run the tests that need no control plane
 # More than two cores have: a worker waits for its cluster half of the time.
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-bench: $(VENV)/dev ## Measure what the release component costs; writes docs/bench.md
-	@$(RUN) tests.bench
+bench: $(VENV)/dev ## Measure what users wait for, and write docs/bench.md (ROUNDS=3: a short try)
+	@$(RUN) tests.bench $(ROUNDS)
 
 check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff check $(SOURCES)

@@ -1,12 +1,11 @@
-"""How long this project's release takes, against the same program with a bare `helm.v3.Release`.
+"""How long commands take, for this project's program and for what one would write without it.
 
-    python -m tests.bench
+    python -m tests.bench [ROUNDS]
 
-Both run on one control plane, in turn (A B A B …), and medians are compared: what else the machine does
-meanwhile slows both down. Prints a table, and writes it to docs/bench.md.
+Each figure is a whole process of the real command line. All sides run on one control plane, in turn and each
+round in another order, so that what else the machine does slows all of them down. Writes docs/bench.md.
 """
 
-import contextlib
 import json
 import os
 import platform
@@ -15,365 +14,425 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightkube.resources.core_v1 import Namespace
 
-from components.release import drift, record
-from components.release.kubernetes_api import Api
-from components.release.secrets import Secrets
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, TEMPLATE
 from sandbox.tools import ETCD, HELM, KUBERNETES, KWOK, prepare
 from tests.conftest import FOLDER, TestCluster, empty_control_plane
 from tests.engine.conftest import ENGINE, Project, new_project, share_program
 
 PAGE = PROJECT / "docs/bench.md"
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
-GROWTH = {10: 3, 50: 3, 200: 2}
-"""Number of objects to number of rounds."""
-TARGETS = {"preview": 1.35, "unchanged up": 1.15, "up of a change": 1.1}
+COMMANDS = ("preview", "preview of a change", "up of a change", "unchanged up")
+TARGETS = {
+    "this project's chart": (1.0, 1.0, 1.05, 1.05),
+    "50 objects": (1.15,) * 4,
+    "200 objects": (1.5,) * 4,
+}
+LARGE = "90 objects, CRDs of 5 MB"
+TARGETS[LARGE] = (1.5,) * 4
 
-BARE = '''
-"""`__main__.py`, with a bare Release in place of this project's."""
+EMPTY = "import pulumi"
+TYPED = '''
+"""What Pulumi's documentation would have one write: a typed namespace, and a typed Release of the chart."""
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-from pulumi_kubernetes.helm.v3 import Release
-from settings import Settings
 
-def secret(value):
-    return pulumi.Output.secret(value.get_secret_value())
-
-settings = Settings.load()
-place = settings.cluster
-opts = pulumi.ResourceOptions(
-    provider=kubernetes.Provider("cluster", kubeconfig=place.kubeconfig, context=place.context)
+config = pulumi.Config("mern")
+cluster, values = config.require_object("cluster"), config.require_object("values")
+provider = kubernetes.Provider("cluster", kubeconfig=cluster["kubeconfig"], context=cluster["context"])
+uri = config.get_secret("mongodbUri")
+if uri:
+    values["mernServer"]["mongodbUri"] = values["pythonScript"]["mongodbUri"] = uri
+    for key in ("awsAccessKeyId", "awsSecretAccessKey"):
+        values["pythonScript"][key] = config.require_secret(key)
+opts = pulumi.ResourceOptions(provider=provider)
+namespace = kubernetes.core.v1.Namespace(
+    "mern-namespace", metadata={"name": config.require_object("namespace")["name"]}, opts=opts
 )
-name, values = settings.namespace.name, settings.values
-uri = {"mongodbUri": secret(settings.mongodb_uri)}
-keys = {
-    "awsAccessKeyId": secret(settings.aws_access_key_id),
-    "awsSecretAccessKey": secret(settings.aws_secret_access_key),
-}
-namespace = kubernetes.core.v1.Namespace("mern-namespace", metadata={"name": name}, opts=opts)
-release = Release(
+release = kubernetes.helm.v3.Release(
     "mern",
     name="mern",
-    namespace=name,
+    namespace=namespace.metadata["name"],
     chart="./chart",
-    values={
-        **values,
-        "mernServer": values["mernServer"] | uri,
-        "pythonScript": values["pythonScript"] | uri | keys,
-    },
-    timeout=settings.release.timeout,
+    values=values,
+    timeout=600,
     atomic=True,
-    max_history=10,
-    skip_await=False,
-    create_namespace=False,
-    replace=True,
-    opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace])),
+    opts=opts,
 )
 pulumi.export("revision", release.status["revision"])
 '''
-MANY = {
-    "shown": """
-import json, pathlib
+SHOWN = '''
+"""The same by `components/release`."""
+
+import gc
+
+gc.disable()
+
 import pulumi
 from components.cluster import connect
-from components.release import ChartRelease, ReleaseArgs, StackState, plan_release
+from components.release import ChartRelease, ReleaseArgs, StackState, plan_release, quiet_exit
 from settings import ClusterSettings
 
-given = json.loads(pathlib.Path("given.json").read_text())
-cluster = connect(ClusterSettings.model_validate(given["cluster"]), None, StackState())
-args = ReleaseArgs(chart="./chart", name="many", namespace=given["namespace"], values=given["values"])
-opts = pulumi.ResourceOptions(provider=cluster.provider)
-ChartRelease("many", plan_release(args, cluster.provider, cluster.api, StackState.read()), opts)
-""",
-    "bare": """
-import json, pathlib
-import pulumi
-import pulumi_kubernetes as kubernetes
-from pulumi_kubernetes.helm.v3 import Release
+with quiet_exit():
+    config = pulumi.Config("mern")
+    state = StackState.read()
+    cluster = connect(ClusterSettings.model_validate(config.require_object("cluster")), None, state)
+    opts = pulumi.ResourceOptions(provider=cluster.provider)
+    name = config.require_object("namespace")["name"]
+    props = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    namespace = pulumi.CustomResource("kubernetes:core/v1:Namespace", "mern-namespace", props, opts)
+    args = ReleaseArgs(
+        chart="./chart", name="mern", namespace=name, values=config.require_object("values"), timeout=600
+    )
+    opts.depends_on = [namespace]
+    release = ChartRelease("mern", plan_release(args, cluster.provider, cluster.api, state), opts)
+    pulumi.export("revision", release.status.apply(lambda status: status and status["revision"]))
+'''
+MEMORY = """
+import atexit, resource
+def told():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    open("memory", "w").write(str(peak))
+atexit.register(told)
+"""
 
-given = json.loads(pathlib.Path("given.json").read_text())
-provider = kubernetes.Provider("cluster", **given["cluster"])
-Release(
-    "many",
-    name="many",
-    namespace=given["namespace"],
-    chart="./chart",
-    values=given["values"],
-    timeout=300,
-    atomic=True,
-    max_history=10,
-    skip_await=False,
-    create_namespace=False,
-    replace=True,
-    opts=pulumi.ResourceOptions(provider=provider),
-)
-""",
+# ---- charts
+
+TEMPLATES = {
+    "ConfigMap": 'data: {number: "{{ $n }}", text: {{ repeat 200 "x" }}}',
+    "Secret": 'stringData: {password: {{ repeat 20 "x" }}}',
+    "Service": "spec: {selector: {app: item}, ports: [{port: 80, name: http}, {port: 443, name: https}]}",
+    "ServiceAccount": "automountServiceAccountToken: false",
+    "apps/v1 Deployment": """spec:
+  replicas: 0
+  selector: {matchLabels: {app: "item-{{ $n }}"}}
+  template:
+    metadata: {labels: {app: "item-{{ $n }}"}}
+    spec:
+      containers:
+        - name: web
+          image: "example.org/web:{{ if $n }}1{{ else }}{{ $.Values.number }}{{ end }}"
+          ports: [{containerPort: 8080, name: http}]
+          env: [{name: A, value: "1"}, {name: B, value: "2"}]
+          resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {memory: 128Mi}}
+          readinessProbe: {httpGet: {path: /, port: http}}""",
+    "rbac.authorization.k8s.io/v1 Role": 'rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]',
+    "rbac.authorization.k8s.io/v1 RoleBinding": """roleRef:
+  {apiGroup: rbac.authorization.k8s.io, kind: Role, name: x}
+subjects: [{kind: ServiceAccount, name: x, namespace: x}]""",
+    "policy/v1 PodDisruptionBudget": "spec: {maxUnavailable: 1, selector: {matchLabels: {app: item}}}",
+    "networking.k8s.io/v1 NetworkPolicy": "spec: {podSelector: {matchLabels: {app: item}}}",
+    "batch/v1 CronJob": """spec:
+  schedule: "0 * * * *"
+  jobTemplate:
+    spec: {template: {spec: {restartPolicy: Never, containers: [{name: job, image: example.org/job}]}}}""",
 }
-"""Programs that deploy a chart of ConfigMaps, by this project's release and by a bare one."""
+"""What an object of each kind has of its own. The first Deployment is what an `up` changes."""
 
 
-@dataclass(kw_only=True)
-class Helm:
-    """`helm upgrade --install --atomic` of the same chart with the same values."""
+def generate(chart: Path, count: int, crds: int = 0, size: int = 0) -> None:
+    """Write a chart.
 
-    name: str
-    change: Callable[[int], None]
-    values: Callable[[], dict[str, Any]]
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in TARGETS})
+    Args:
+        chart: its folder.
+        count: of objects, of all kinds alike.
+        crds: of CustomResourceDefinitions, half of them in the folder crds/ and half among the templates.
+        size: of each of those, in bytes.
+    """
+    (chart / "templates").mkdir(parents=True)
+    (chart / "crds").mkdir()
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: many, version: 1.0.0}")
+    kinds = len(TEMPLATES)
+    for at, (kind, own) in enumerate(TEMPLATES.items()):
+        group, _, name = kind.rpartition(" ")
+        head = f"apiVersion: {group or 'v1'}\nkind: {name}\n"
+        head += 'metadata: {name: "item-{{ $n }}", labels: {app.kubernetes.io/name: many}}\n'
+        loop = f"{{{{- range $n := until {(count - at + kinds - 1) // kinds} }}}}\n---\n"
+        (chart / f"templates/{name.lower()}.yaml").write_text(f"{loop}{head}{own}\n{{{{- end }}}}\n")
+    for number in range(crds):
+        folder = "crds" if number % 2 else "templates"
+        crd = _crd(f"{chart.parent.name}.example.org", number, size)
+        (chart / f"{folder}/crd-{number}.yaml").write_text(yaml.safe_dump(crd))
 
-    def run(self, command: str, kind: str = "") -> None:
-        if command != "up":
-            return  # Helm has no preview
-        started = time.monotonic()
-        arguments = ["upgrade", "--install", "--atomic", self.name, "./chart", "--namespace", self.name]
-        subprocess.run(
-            [str(FOLDER / "bin/helm"), *arguments, "--create-namespace", "--values", "-"],
-            cwd=PROJECT,
-            env={**os.environ, "KUBECONFIG": str(FOLDER / "kubeconfig")},
-            input=json.dumps(self.values()),
-            text=True,
-            check=True,
-            capture_output=True,
-        )
-        if kind:
-            self.seconds[kind].append(time.monotonic() - started)
+
+def _crd(group: str, number: int, size: int) -> dict[str, Any]:
+    """Return a CustomResourceDefinition as large ones are: some levels of properties, each described."""
+    text = "A long description of what this field means and which values it takes. " * 2
+    leaf = {"type": "string", "description": text}
+    fields = {f"field{at}": leaf for at in range(20)}
+    spec = {
+        f"part{at}": {"type": "object", "description": text, "properties": fields}
+        for at in range(max(1, size // (len(fields) * 200)))
+    }
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
+    names = {"plural": f"larges{number}", "singular": f"large{number}", "kind": f"Large{number}"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"larges{number}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": names,
+            "versions": [
+                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+            ],
+        },
+    }
+
+
+# ---- sides
 
 
 @dataclass(kw_only=True)
 class Side:
-    """A program, with its stack."""
+    """One way to deploy a chart."""
 
-    project: Project
-    change: Callable[[int], None]
-    """Sets the value that the up of a change changes, to one of two."""
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in TARGETS})
+    command: Callable[[str], list[str]]
+    """The command for `preview` or `up`; empty where there is none."""
+    folder: Path
+    environment: dict[str, str]
+    change: Callable[[int], None] = lambda _: None
+    """Sets the value that an `up` changes, to one of two."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of processor time, of all processes of the command."""
 
-    def run(self, command: str, kind: str = "") -> None:
-        arguments = self.project.command(command, "--color", "never")
-        started = time.monotonic()
-        done = subprocess.run(
+    def run(self, command: str, name: str = "") -> None:
+        arguments = self.command(command)
+        if not arguments:
+            return
+        started = time.perf_counter()
+        process = subprocess.Popen(
             arguments,
-            cwd=self.project.folder,
-            env=self.project.environment(),
+            cwd=self.folder,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-        seconds = time.monotonic() - started
-        if done.returncode:
-            raise RuntimeError(done.stdout)
-        if kind:
-            self.seconds[kind].append(seconds)
+        output = process.stdout.read() if process.stdout else ""
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(output)
+        if name:
+            self.seconds.setdefault(name, []).append(time.perf_counter() - started)
+            self.processor.setdefault(name, []).append(used.ru_utime + used.ru_stime)
 
 
-def helm(name: str) -> Helm:
-    config = yaml.safe_load(TEMPLATE.read_text())["config"]["mern:values"]
-
-    def change(number: int) -> None:
-        config["mernClient"]["replicas"] = 2 + number
-
-    def values() -> dict[str, Any]:
-        uri = {"mongodbUri": MADE_UP_SECRETS["mern:mongodbUri"]}
-        keys = {"awsAccessKeyId": "made-up-key-id", "awsSecretAccessKey": "made-up-access-key"}
-        server, script = config["mernServer"] | uri, config["pythonScript"] | uri | keys
-        return {**config, "mernServer": server, "pythonScript": script}
-
-    return Helm(name=name, change=change, values=values)
+def _of(project: Project, change: Callable[[int], None], command: Any = None) -> Side:
+    return Side(
+        command=command or (lambda name: project.command(name, "--color", "never")),
+        folder=project.folder,
+        environment=project.environment(),
+        change=change,
+    )
 
 
-def application(name: str, cluster: TestCluster, stack_file: Path, program: str = "") -> Side:
-    """This project's chart, by its own program or another one."""
+def application(name: str, cluster: TestCluster, stack_file: Path, program: str = "") -> Project:
+    """Return this project's chart with its own program or another one."""
     project = new_project(name, cluster, stack_file)
-    project.configure(release={"timeout": 300})
+    project.configure(release={"timeout": 600})
     if program:
         project.program(program)
-
-    def change(number: int) -> None:
-        project.configure(values={"mernClient": {"replicas": 2 + number}})
-
-    return Side(project=project, change=change)
+    project.make()
+    return project
 
 
-def generated(count: int, kind: str, cluster: TestCluster) -> Side:
-    """A chart of ConfigMaps, by one of MANY."""
-    name = f"many-{count}-{kind}"
-    folder = FOLDER / "projects" / name
-    (folder / "chart/templates").mkdir(parents=True)
-    share_program(folder)
-    (folder / f"Pulumi.{name}.yaml").write_text("config: {pulumi:disable-default-providers: [kubernetes]}\n")
-    (folder / "chart/Chart.yaml").write_text("{apiVersion: v2, name: many, version: 1.0.0}")
-    (folder / "chart/templates/many.yaml").write_text(
-        """{{- range $n := until (int .Values.count) }}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: "item-{{ $n }}", labels: {app.kubernetes.io/name: many}}
-data:
-  number: "{{ if $n }}{{ $n }}{{ else }}changes {{ $.Values.number }}{{ end }}"
-  text: {{ repeat 200 "x" }}
-{{- end }}
-"""
-    )
-    place = {"kubeconfig": str(cluster.kubeconfig), "context": "kwok-mern"}
-    given = {"cluster": place, "namespace": name, "values": {"count": count, "number": 0}}
-    cluster.client.create(Namespace.from_dict({"metadata": {"name": name}}))
-    project = Project(folder=folder, stack=name, namespace=name, cluster=cluster, secrets={})
-    project.program(MANY[kind])
+def applications(cluster: TestCluster, stack_file: Path) -> dict[str, Side]:
+    """Return the ways to deploy this project's chart."""
 
-    def change(number: int) -> None:
-        given["values"] = {"count": count, "number": number}
-        (folder / "given.json").write_text(json.dumps(given))
+    def side(name: str, program: str = "") -> Side:
+        project = application(f"bench-{name}", cluster, stack_file, program)
+        return _of(project, lambda number: project.configure(values={"mernClient": {"replicas": 2 + number}}))
 
-    return Side(project=project, change=change)
+    sides = {"ours": side("ours"), "typed": side("typed", TYPED), "empty": side("empty", EMPTY)}
+    ci = application("bench-ci", cluster, stack_file)
+    Side.run(_of(ci, lambda _: None), "up")
+    operations = [sys.executable, "-m", "operations", "preview", "bench-ci"]
+    sides["ci"] = _of(ci, lambda _: None, lambda name: operations if name == "preview" else [])
+    values = yaml.safe_load(TEMPLATE.read_text())["config"]["mern:values"]
+    secrets = {key.removeprefix("mern:"): text for key, text in MADE_UP_SECRETS.items()}
+    uri = {"mongodbUri": secrets["mongodbUri"]}
+    values = {
+        **values,
+        "mernServer": values["mernServer"] | uri,
+        "pythonScript": values["pythonScript"] | secrets,
+    }
+    file = ci.folder / "helm.json"
+
+    def set_replicas(number: int) -> None:
+        values["mernClient"]["replicas"] = 2 + number
+        file.write_text(json.dumps(values))
+
+    helm = [str(FOLDER / "bin/helm"), "upgrade", "--install", "--atomic", "mern", "./chart"]
+    helm += ["--namespace", "bench-helm", "--create-namespace", "--values", str(file)]
+    sides["helm"] = _of(ci, set_replicas, lambda name: helm if name == "up" else [])
+    sides["helm"].environment["KUBECONFIG"] = str(cluster.kubeconfig)
+    return sides
 
 
-def compare(sides: list[Any], rounds: int) -> None:
-    """All in turn, `rounds` times, each time in another order."""
-    for side in sides:
+def generated(count: int, cluster: TestCluster, **crds: int) -> dict[str, Side]:
+    """Return the ways to deploy a chart that `generate` makes."""
+
+    def side(kind: str, program: str) -> Side:
+        name = f"many-{count + sum(crds.values())}-{kind}"
+        folder = FOLDER / "projects" / name
+        folder.mkdir(parents=True)
+        share_program(folder)
+        generate(folder / "chart", count, **crds)
+        config = {
+            "mern:cluster": {"kubeconfig": str(cluster.kubeconfig), "context": "kwok-mern"},
+            "mern:namespace": {"name": name},
+            "mern:values": {"number": 1},
+            "pulumi:disable-default-providers": ["kubernetes"],
+        }
+        (folder / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": config}))
+        project = Project(folder=folder, stack=name, namespace=name, cluster=cluster, secrets={})
+        ENGINE.pulumi("stack", "init", name, cwd=folder)
+        project._made = True
+        project.program(MEMORY + program)
+        return _of(project, lambda number: project.configure(values={"number": 1 + number}))
+
+    return {"ours": side("ours", SHOWN), "typed": side("typed", TYPED)}
+
+
+# ---- measuring
+
+
+def measure(sides: dict[str, Side], rounds: int) -> None:
+    """Run all sides in turn, `rounds` times, each time in another order."""
+    order = list(sides.values())
+    for side in order:
         side.change(0)
         side.run("up")
     for number in range(1, rounds + 1):
-        sides = sides[1:] + sides[:1]
-        for kind in TARGETS:
-            for side in sides:
-                if kind == "preview":
+        order = order[1:] + order[:1]
+        for name in COMMANDS:
+            for side in order:
+                if name == "preview of a change":
                     side.change(number % 2)
-                    side.run("preview", kind)
-                elif kind == "up of a change":
-                    side.run("up", kind)
-        for side in sides:
-            side.run("up", "unchanged up")
+                side.run(name.partition(" ")[0] if name != "unchanged up" else "up", name)
 
 
-def looking(release: str, namespace: str) -> float:
-    """Seconds of looking for drift in a release, as each `up` and preview does."""
-    api = Api(yaml.safe_load((FOLDER / "kubeconfig").read_text()))
-    found = record.newest(api, release, namespace)
-    if found is None:
-        raise RuntimeError(f"no release {release} in {namespace}")
-    seconds = []
-    for _ in range(ROUNDS):
-        started = time.monotonic()
-        drift.find(api, found.objects(), namespace, Secrets())
-        seconds.append(time.monotonic() - started)
-    return statistics.median(seconds)
+def rows_of(chart: str, sides: dict[str, Side]) -> Iterable[list[str]]:
+    """Yield a row of the table for each command."""
+    targets = TARGETS.get(chart, (None,) * len(COMMANDS))
+    ours, typed = sides["ours"], sides["typed"]
+    for name, target in zip(COMMANDS, targets, strict=True):
+        shown = [_median(sides.get(other), name) for other in ("empty", "helm", "typed", "ours", "ci")]
+        seconds = ours.seconds[name]
+        yield [
+            chart,
+            name,
+            *shown,
+            f"{min(seconds):.2f} to {max(seconds):.2f}",
+            *(
+                f"{statistics.median(a[name]) / statistics.median(b[name]):.2f}"
+                for a, b in ((ours.seconds, typed.seconds), (ours.processor, typed.processor))
+            ),
+            f"{target:.2f}" if target else "",
+        ]
 
 
-def imports() -> dict[str, float]:
-    """Seconds that each program needs to be loaded, which are part of the runs above."""
-    bare = "import pulumi, pulumi_kubernetes, pulumi_kubernetes.helm.v3, settings"
-    parts = "cluster", "load_balancer_controller", "mern_application", "preflight"
-    ours = ", ".join(f"components.{part}" for part in parts)
-    programs = {"bare": bare, "ours": f"{bare}; import {ours}"}
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(ROUNDS):
-        for name, text in programs.items():
-            started = time.monotonic()
-            subprocess.run([sys.executable, "-c", text], cwd=PROJECT, check=True)
-            seconds[name].append(time.monotonic() - started)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+def _median(side: Side | None, name: str) -> str:
+    return f"{statistics.median(side.seconds[name]):.2f}" if side and name in side.seconds else ""
 
 
-@contextlib.contextmanager
-def running() -> Iterator[tuple[TestCluster, Path, str, float]]:
-    """A control plane for this run, the local stack's file, the name of the Kubernetes provider, and
-    the seconds that the control plane took to start."""
-    prepare(FOLDER / "bin", [ETCD, KUBERNETES, KWOK, HELM])
-    started = time.monotonic()
-    with empty_control_plane() as control_plane:
-        seconds = time.monotonic() - started
-        provider = ENGINE.prepare()
-        folder = FOLDER / "projects/bench"
-        folder.mkdir(parents=True)
-        shutil.copy(PROJECT / "Pulumi.yaml", folder)
-        ENGINE.make_local_stack("local", folder)
-        cluster = TestCluster(control_plane=control_plane)
-        yield cluster, folder / "Pulumi.local.yaml", provider, seconds
-
-
-def rows_of(what: str, ours: Side, bare: Side, others: tuple[Any, ...] = (None, None)) -> list[list[str]]:
-    rows = []
-    for kind, target in TARGETS.items():
-        shown = [_median(side, kind) for side in (*others, bare, ours)]
-        a, b = (statistics.median(side.seconds[kind]) for side in (ours, bare))
-        spread = f"{min(ours.seconds[kind]):.2f} to {max(ours.seconds[kind]):.2f}"
-        rows.append([what, kind, *shown, spread, f"{a / b:.2f}", f"{target:.2f}"])
-    return rows
-
-
-def _median(side: Any, kind: str) -> str:
-    found = side.seconds[kind] if side else []
-    return f"{statistics.median(found):.2f}" if found else ""
-
-
-def table(rows: list[list[str]]) -> str:
-    head = [
-        "what",
-        "command",
-        "empty program",
-        "helm",
-        "bare Release",
-        "this release",
-        "from, to",
-        "ratio",
-        "target",
-    ]
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main() -> None:
-    started = time.monotonic()
-    rows = []
-    with running() as (cluster, stack_file, provider, start):
-        ours = application("bench-ours", cluster, stack_file)
-        bare = application("bench-bare", cluster, stack_file, BARE)
-        empty = application("bench-empty", cluster, stack_file, "import pulumi")
-        others = empty, helm("bench-helm")
-        compare([ours, bare, *others], ROUNDS)
-        rows += rows_of("this project's chart", ours, bare, others)
-        looked = [looking("mern", "bench-ours")]
-        for count, rounds in GROWTH.items():
-            ours, bare = (generated(count, kind, cluster) for kind in ("shown", "bare"))
-            compare([ours, bare], rounds)
-            rows += rows_of(f"{count} ConfigMaps", ours, bare)
-        looked.append(looking("many", f"many-{count}-shown"))
-    loaded = imports()
-    a, b = loaded["ours"], loaded["bare"]
-    rows.append(["the program", "its imports", "", "", f"{b:.2f}", f"{a:.2f}", "", f"{a / b:.2f}", ""])
-    text = table(rows)
-    print(f"\n{text}\n\nTook {time.monotonic() - started:.0f} s.")
+def memory(sides: dict[str, Side]) -> list[str]:
+    """Return how many MB the programs take in a preview."""
+    peaks = []
+    for name in ("typed", "ours"):
+        sides[name].run("preview")
+        peaks.append(f"{int((sides[name].folder / 'memory').read_text()) / 1024:.0f}")
+    return peaks
+
+
+def main(rounds: int) -> None:
+    prepare(FOLDER / "bin", [ETCD, KUBERNETES, KWOK, HELM])
+    rows: list[list[str]] = []
+    peaks: list[list[str]] = []
+    with empty_control_plane() as control_plane:
+        provider = ENGINE.prepare()
+        folder = FOLDER / "projects/bench"
+        folder.mkdir(parents=True)
+        shutil.copy(PROJECT / "Pulumi.yaml", folder)
+        ENGINE.make_local_stack("local", folder)
+        cluster = TestCluster(control_plane=control_plane)
+        charts: dict[str, tuple[Callable[[], dict[str, Side]], int]] = {
+            "this project's chart": (lambda: applications(cluster, folder / "Pulumi.local.yaml"), rounds),
+            "10 objects": (lambda: generated(10, cluster), rounds),
+            "50 objects": (lambda: generated(50, cluster), rounds),
+            "200 objects": (lambda: generated(200, cluster), rounds),
+            LARGE: (lambda: generated(90, cluster, crds=10, size=500_000), rounds),
+            "1,000 objects": (lambda: generated(1000, cluster), 1),
+        }
+        for chart, (make, times) in charts.items():
+            sides = make()
+            measure(sides, times)
+            rows += rows_of(chart, sides)
+            print(rows[-len(COMMANDS) :], flush=True)
+            if chart in ("200 objects", "1,000 objects"):
+                peaks.append([chart, *memory(sides)])
+    head = [
+        "chart",
+        "command",
+        "empty",
+        "helm",
+        "typed",
+        "ours",
+        "ci",
+        "ours, from to",
+        "ratio",
+        "processor",
+        "target",
+    ]
+    pulumi = ENGINE.pulumi("version").strip()
     PAGE.write_text(
         f"""# What the release component costs
 
-Written by `make bench`: this release (rendering, rows, Helm's record, dry run, drift, hooks) against the
-same program with a bare `helm.v3.Release` (the ratio), beside an empty program and `helm upgrade --install
---atomic`; all in turn on one control plane; medians of {ROUNDS} rounds, seconds of `pulumi preview` and
-`pulumi up --skip-preview`.
+Written by `make bench`. Seconds of whole commands (`pulumi preview`, `pulumi up --skip-preview`), medians of
+{rounds} rounds in turn on one control plane (of one round with 1,000 objects):
 
-{text}
+- *empty*: a program without resources;
+- *helm*: `helm upgrade --install --atomic` of the same chart with the same values;
+- *typed*: what Pulumi's documentation would have one write, a typed Namespace and a typed Release of it;
+- *ours*: this project's program, with everything on: rendering, rows, Helm's record, dry run, drift;
+- *ci*: `python -m operations preview` of the same.
 
-Of this release's time, looking for drift is {looked[0]:.2f} s (this project's chart) to {looked[1]:.2f} s
-(200 ConfigMaps). The sandbox's control plane started in {start:.1f} s.
+*ratio* is *ours* against *typed*, *processor* the same of the processor time of all processes. The objects
+are of ten kinds; the CRDs lie in the chart's folder crds/ and, half of them, among its templates.
 
-Measured on {os.cpu_count()} cores ({platform.system()} {platform.machine()}, Python
-{platform.python_version()}), with {provider.partition(" (")[0]}.
+{table(head, rows)}
+
+The most memory that the program takes in a preview, in MB:
+
+{table(["chart", "typed", "ours"], peaks)}
+
+Measured on {os.cpu_count()} cores ({platform.system()} {platform.machine()}) with Python
+{platform.python_version()}, Pulumi {pulumi}, its SDK {version("pulumi")}, the sandbox's language host
+(as the official one does, it starts the official launcher), and {provider.partition(" (")[0]}.
 """
     )
+    print(PAGE.read_text())
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
