@@ -4,6 +4,8 @@ Helm's rollback takes the failed pods away, so their state is remembered for the
 """
 
 import asyncio
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,7 +16,10 @@ from components.release.plan import ReleasePlan
 from components.release.secrets import Messages
 from components.release.workloads import Workload, observe, read_log, watched
 
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = 1.0
+"""Seconds between two looks, at least; where one takes longer, as many as it takes."""
+LOGS = 5
+"""Logs that are read in one look, those first that were read the longest ago."""
 
 
 @dataclass(kw_only=True)
@@ -28,6 +33,8 @@ class Watch:
     _helm_is_at_work: bool = False
     _began: datetime | None = None
     _task: "asyncio.Task[None] | None" = None
+    _logs: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """By namespace, pod and container, the last read last."""
 
     def start(self) -> None:
         """Begin to look, and show what Helm waits for whenever it changes."""
@@ -58,7 +65,7 @@ class Watch:
             for workload in self.unready:
                 # The pod that told why may be gone, and the next not there yet.
                 workload.causes = workload.causes or known.get(_key(workload), [])
-                self._read_logs(workload)
+            self._read_logs(self.unready)
             return f"waiting for {'; '.join(map(str, self.unready))}" if self.unready else ""
         if self._helm_is_at_work and status == "pending-rollback":
             return "not ready in time: Helm rolls back"
@@ -77,16 +84,28 @@ class Watch:
         for workload in observe(api, hooks, namespace, self._began):
             others = [item for item in self.unready if _key(item) != _key(workload)]
             if not workload.is_ready:
-                self._read_logs(workload)
+                self._read_logs([workload])
                 self.unready = [*others, workload]
 
-    def _read_logs(self, workload: Workload) -> None:
-        for cause in workload.causes:
-            cause.log = read_log(self.plan.api, workload.namespace, cause) or cause.log
+    def _read_logs(self, workloads: Sequence[Workload]) -> None:
+        """Put into the causes what their containers have logged; of many, a part is read anew."""
+        causes = {
+            (workload.namespace, cause.pod, cause.container): cause
+            for workload in workloads
+            for cause in workload.causes
+            if cause.container
+        }
+        order = {key: place for place, key in enumerate(self._logs)}
+        for key in sorted(causes, key=lambda key: order.get(key, -1))[:LOGS]:
+            known = self._logs.pop(key, "")
+            self._logs[key] = read_log(self.plan.api, key[0], causes[key]) or known
+        for key, cause in causes.items():
+            cause.log = self._logs.get(key) or cause.log
 
     async def _run(self) -> None:
         shown = ""
         while True:
+            started = time.monotonic()
             try:
                 text = await asyncio.to_thread(self.look)
             except ClusterError as error:  # it goes on when the API server does
@@ -94,7 +113,7 @@ class Watch:
             if text and text != shown:
                 self.messages.info(text, ephemeral=True)
                 shown = text
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(max(INTERVAL, time.monotonic() - started))
 
 
 def _key(workload: Workload) -> tuple[str, str, str]:

@@ -139,12 +139,22 @@ def observe(
         sets = api.items(f"/apis/apps/v1/namespaces/{space}/replicasets")
         events = api.items(f"/api/v1/namespaces/{space}/events")
         events = [event for event in events if not _before(_when(event), since)]
-        for item in here:
-            named = f"metadata.name={item['metadata'].get('name', '')}"
-            for live in api.items(api.collection(item, space), fieldSelector=named):
-                if not (is_hook(item) and _before(live["metadata"]["creationTimestamp"], since)):
-                    found.append(look_at({**live, "kind": item["kind"]}, pods, sets, events))
+        paths = [api.collection(item, space) for item in here]
+        names: dict[str, list[str]] = {}
+        for item, path in zip(here, paths, strict=True):
+            names.setdefault(path, []).append(item["metadata"].get("name", ""))
+        listed = {path: _listed(api, path, some) for path, some in names.items()}
+        for item, path in zip(here, paths, strict=True):
+            live = listed[path].get(item["metadata"].get("name", ""))
+            if live and not (is_hook(item) and _before(live["metadata"]["creationTimestamp"], since)):
+                found.append(look_at({**live, "kind": item["kind"]}, pods, sets, events))
     return found
+
+
+def _listed(api: Api, path: str, names: Sequence[str]) -> dict[str, Object]:
+    """Return the objects of a collection by name: one alone where only that is wanted, else all."""
+    only = {"fieldSelector": f"metadata.name={names[0]}"} if len(names) == 1 else {}
+    return {live["metadata"]["name"]: live for live in api.items(path, **only)}
 
 
 def read_log(api: Api, namespace: str, cause: Cause) -> str:

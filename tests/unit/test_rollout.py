@@ -270,6 +270,72 @@ def test_a_hook_that_fails_after_the_last_look_is_in_the_report(
     assert "Job migrate: 0 of 1 ready\n  failed" in report
 
 
+class CountingApi:
+    """An API server with Deployments whose only pod crashes."""
+
+    def __init__(self, count: int) -> None:
+        self.requests = 0
+        self.names = [f"web-{number}" for number in range(count)]
+        self.read: list[str] = []
+
+    def objects(self) -> list[dict[str, Any]]:
+        meta = [{"name": name, "uid": name, "generation": 1} for name in self.names]
+        return [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": each} for each in meta]
+
+    def collection(self, item: Any, namespace: str) -> str:
+        return f"/{namespace}/deployments"
+
+    def items(self, path: str, fieldSelector: str = "") -> list[dict[str, Any]]:  # noqa: N803
+        self.requests += 1
+        if path.endswith("deployments"):
+            status = {"observedGeneration": 1}
+            live = [{**item, "spec": {"replicas": 1}, "status": status} for item in self.objects()]
+            return [
+                item for item in live if fieldSelector in ("", f"metadata.name={item['metadata']['name']}")
+            ]
+        if not path.endswith("pods"):
+            return []
+        ended = {"name": "web", "restartCount": 1, "state": {"terminated": {"exitCode": 1}}}
+        return [
+            {
+                "metadata": {"name": f"{name}-pod", "ownerReferences": [{"uid": name}]},
+                "status": {"phase": "Running", "containerStatuses": [ended]},
+            }
+            for name in self.names
+        ]
+
+    def get(self, path: str, *_: str, **__: str) -> dict[str, Any]:
+        self.requests += 1
+        labels = {"version": "1", "status": "pending-upgrade"}
+        return {"items": [{"metadata": {"labels": labels}}]}
+
+    def now(self) -> datetime:
+        return NOW
+
+    def text(self, path: str, **_: str) -> str:
+        self.requests += 1
+        pod = path.split("/")[-2]
+        self.read.append(pod)
+        return f"log of {pod}"
+
+
+@pytest.mark.parametrize("count", [10, 200])
+def test_a_look_is_few_requests_whatever_the_number_of_objects(rollout: Hooks, count: int) -> None:
+    """So that Helm's wait costs the API server little: there is at most one look in a second."""
+    api: Any = CountingApi(count)
+    planned = replace(rollout._plan, api=api, objects=api.objects())
+    looking = watch.Watch(plan=planned, messages=rollout._messages)
+    looks = count // watch.LOGS
+    for _ in range(looks):
+        looking.look()
+    # Pods, ReplicaSets, events, Deployments, Helm's record, and logs.
+    assert api.requests == looks * (5 + watch.LOGS)
+    # All logs have their turn, and what was read is kept.
+    assert len(set(api.read)) == count
+    logs = [cause.log for workload in looking.unready for cause in workload.causes]
+    assert logs == [f"log of {name}-pod" for name in api.names]
+
+
 def test_a_cause_is_known_also_when_its_pod_has_gone_and_the_next_is_not_there_yet(
     rollout: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -387,7 +387,8 @@ def test_pods_by_themselves_and_of_older_controllers_count() -> None:
 def test_hooks_and_events_of_an_earlier_deployment_do_not_count() -> None:
     began = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
     job = {**deployment(), "kind": "Job", "spec": {}, "status": {}}
-    job["metadata"] = {**job["metadata"], "creationTimestamp": "2026-01-01T00:29:59Z"}
+    made = {"name": "post-upgrade", "creationTimestamp": "2026-01-01T00:29:59Z"}
+    job["metadata"] = {**job["metadata"], **made}
     stateful = {**deployment(1), "kind": "StatefulSet"}
     stateful["metadata"] = {**stateful["metadata"], "creationTimestamp": "2026-01-01T00:00:00Z"}
     old = event("FailedCreate", "exceeded quota", of="web", minute=29)
@@ -397,8 +398,9 @@ def test_hooks_and_events_of_an_earlier_deployment_do_not_count() -> None:
     job["metadata"]["creationTimestamp"] = "2026-01-01T00:30:00Z"
     api.lists["events"] = [{**old, "lastTimestamp": None, "eventTime": "2026-01-01T00:31:00.123456Z"}]
     # Both have the same id here.
-    refused = "web 0/1 ready, pods are refused"
-    assert [str(each) for each in observe(api, items, "shop", began)] == [refused, refused]
+    refused = "0/1 ready, pods are refused"
+    found = [str(each) for each in observe(api, items, "shop", began)]
+    assert found == [f"post-upgrade {refused}", f"web {refused}"]
 
 
 def test_the_log_is_of_the_run_that_ended_or_else_of_the_last() -> None:
