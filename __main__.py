@@ -1,5 +1,9 @@
 """Deploys the MERN application's Helm chart to the cluster that the stack's config names."""
 
+import gc
+
+gc.disable()  # what is imported is no garbage: to look for some again and again takes a tenth of a preview
+
 import pulumi
 
 from components import preflight
@@ -8,6 +12,9 @@ from components.load_balancer_controller import LoadBalancerController
 from components.mern_application import MernApplication, plan_application
 from components.release import StackState, quiet_exit
 from settings import Settings
+
+gc.freeze()
+gc.enable()
 
 with quiet_exit():  # nothing of the language host stands below what this says
     settings = Settings.load()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -148,6 +149,8 @@ def kube_config(settings: ClusterSettings, account: AwsSettings | None, stack: s
 
 def _describe(name: str, account: AwsSettings, aws_api: Aws, stack: str) -> Description:
     """Ask AWS for the EKS cluster, in the stack's own account and no other."""
+    threads = ThreadPoolExecutor()
+    asked = threads.submit(aws_api.cluster, name)  # at once: an answer takes a while
     try:
         caller = aws_api.account_id()
         if caller != account.account_id:
@@ -156,7 +159,7 @@ def _describe(name: str, account: AwsSettings, aws_api: Aws, stack: str) -> Desc
                 f"{caller}: choose others (AWS_PROFILE), and look at them by\n"
                 f"      aws sts get-caller-identity --region {account.region}"
             )
-        found = aws_api.cluster(name)
+        found = asked.result()
     except CredentialsError as error:
         raise pulumi.RunError(
             f"mern:aws.accountId is {account.account_id}, but {error}: {error.remedy}"

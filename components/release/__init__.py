@@ -9,12 +9,16 @@ Release, and each Kubernetes object of the chart as its child; while Helm waits 
 when Helm fails it says why, and what a killed run left behind is mended.
 """
 
-from components.release.component import ChartRelease
-from components.release.errors import ChartError, ReleaseError
-from components.release.kubernetes_api import Api, ApiError, ClusterError
-from components.release.plan import ReleaseArgs, ReleasePlan, plan_release
-from components.release.quiet_exit import quiet_exit
-from components.release.stack_state import StackState
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.release.component import ChartRelease
+    from components.release.errors import ChartError, ReleaseError
+    from components.release.kubernetes_api import Api, ApiError, ClusterError
+    from components.release.plan import ReleaseArgs, ReleasePlan, plan_release
+    from components.release.quiet_exit import quiet_exit
+    from components.release.stack_state import StackState
 
 __all__ = [
     "Api",
@@ -29,3 +33,20 @@ __all__ = [
     "plan_release",
     "quiet_exit",
 ]
+
+_MODULES = {
+    "component": ["ChartRelease"],
+    "errors": ["ChartError", "ReleaseError"],
+    "kubernetes_api": ["Api", "ApiError", "ClusterError"],
+    "plan": ["ReleaseArgs", "ReleasePlan", "plan_release"],
+    "quiet_exit": ["quiet_exit"],
+    "stack_state": ["StackState"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: most who need one part of this do not need the rest."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
