@@ -159,7 +159,7 @@ def generate(chart: Path, count: int, crds: int = 0, size: int = 0) -> None:
     for number in range(crds):
         folder = "crds" if number % 2 else "templates"
         crd = _crd(f"{chart.parent.name}.example.org", number, size)
-        (chart / f"{folder}/crd-{number}.yaml").write_text(yaml.safe_dump(crd))
+        (chart / f"{folder}/crd-{number}.yaml").write_text(json.dumps(crd, indent=1))
 
 
 def _crd(group: str, number: int, size: int) -> dict[str, Any]:
