@@ -88,6 +88,8 @@ def requests(
             supportsResultReporting=True,
         )
         request.object.update(_marked(item, secrets))
+        for key in request.object:
+            request.propertyDependencies[key].SetInParent()  # none: left out, it would be all `dependencies`
         yield request
 
 
