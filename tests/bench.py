@@ -164,12 +164,12 @@ def generate(chart: Path, count: int, crds: int = 0, size: int = 0) -> None:
 
 def _crd(group: str, number: int, size: int) -> dict[str, Any]:
     """Return a CustomResourceDefinition as large ones are: some levels of properties, each described."""
-    text = "A long description of what this field means and which values it takes. " * 2
+    text = "A long description of what this field means and which values it takes. "
     leaf = {"type": "string", "description": text}
     fields = {f"field{at}": leaf for at in range(20)}
     spec = {
         f"part{at}": {"type": "object", "description": text, "properties": fields}
-        for at in range(max(1, size // (len(fields) * 200)))
+        for at in range(max(1, size // (len(fields) * 130)))
     }
     schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
     names = {"plural": f"larges{number}", "singular": f"large{number}", "kind": f"Large{number}"}

@@ -190,6 +190,7 @@ class _ReadAhead:
         self.namespace = threads.submit(api.find, f"/api/v1/namespaces/{args.namespace}")
         self.newest = threads.submit(record.newest, api, args.name, args.namespace)
         self.live = threads.submit(self._read_live)
+        self.crds = threads.submit(chart.crds, args.chart)
 
     def _read_live(self) -> drift.Live | None:
         """Return the objects of the newest revision as they are, None where that is not deployed."""
@@ -202,6 +203,8 @@ class _ReadAhead:
 def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulumi.ProviderResource) -> str:
     """Return what a release says without its secrets: names, labels, images and hosts stay readable where a
     secret happens to say the same."""
+    if not args.adopt and not len(Secrets.of_values(args.values)):
+        return ""
     public = [args.name, args.namespace, args.adopt_command, args.unlock_command]
     public += chart.public_texts(args.chart, args.values)
     shown = Secrets.of_values(args.values, public="\n".join(public)).found_in(_texts_in_the_open(rendered))
@@ -299,7 +302,7 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
     if newest is None:
         # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
         plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
-        _compare_crds(plan)
+        _compare_crds(plan, ahead.crds.result())
         return []
     # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
     plan.secrets |= Secrets.of_values(args.values, newest.values)
@@ -317,7 +320,7 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
         plan.drifts = [finding for finding in findings if finding.texts]
         plan.notes += unchecked_notes(findings, NOT_COMPARED)
     restores = bool(plan.drifts) and args.drift == "restore"
-    if (_compare_crds(plan) or restores) and description.is_ours(newest):
+    if (_compare_crds(plan, ahead.crds.result()) or restores) and description.is_ours(newest):
         plan.description = f"{files}, restores revision {newest.revision}"
     plan.notes += [
         f"{label_of(item)} no longer says how many pods it has: the number that runs is kept, for an "
@@ -327,13 +330,13 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
     return recorded
 
 
-def _compare_crds(plan: ReleasePlan) -> bool:
+def _compare_crds(plan: ReleasePlan, in_chart: list[dict[str, Any]]) -> bool:
     """Compare the CRDs of the chart's folder crds/ with the cluster; return whether some will be applied.
 
     Raises:
         ChartError: the API server refuses one that would be applied.
     """
-    args, in_chart = plan.args, chart.crds(plan.args.chart)
+    args = plan.args
     if args.crds == "apply" or plan.newest is None:
         plan.crds = in_chart
     if args.crds == "install" and plan.newest is None:

@@ -10,6 +10,8 @@ steps in four more messages, and has a stack trace stored: of a thousand objects
 """
 
 import asyncio
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,6 +27,9 @@ from components.release.values import map_leaves
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 """The mark of a secret in messages to the engine (`SigKey` and `SecretSig` in sdk/go/common/resource/sig)."""
+LARGE_SCHEMA = 10_000
+"""Characters in JSON from which on the schema of a CRD is shown by its digest: some have half a million,
+which the engine would compare in each run, and store in each of its many steps."""
 
 
 def show(
@@ -105,9 +110,27 @@ def _marked(item: Object, secrets: Secrets) -> dict[str, Any]:
     content = ("data", "stringData") if is_secret else ()
     return {
         key: map_leaves(value, _secret) if key in content else _hidden(value, secrets)
-        for key, value in without_chart_version(item).items()
+        for key, value in _without_large_schemas(without_chart_version(item)).items()
         if value is not None
     }
+
+
+def _without_large_schemas(item: dict[str, Any]) -> dict[str, Any]:
+    spec = item.get("spec") or {}
+    if item["kind"] != "CustomResourceDefinition" or not spec.get("versions"):
+        return item
+    versions = [
+        {**version, "schema": _digest(version["schema"])} if version.get("schema") else version
+        for version in spec["versions"]
+    ]
+    return {**item, "spec": {**spec, "versions": versions}}
+
+
+def _digest(schema: Object) -> Object | str:
+    text = json.dumps(schema, sort_keys=True)
+    if len(text) < LARGE_SCHEMA:
+        return schema
+    return f"{len(text) // 1000} kB, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _hidden(value: Any, secrets: Secrets) -> Any:
