@@ -10,6 +10,8 @@ import functools
 import gzip
 import json
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -601,3 +603,15 @@ def test_a_chart_that_cannot_be_rendered_ends_the_program_before_anything_is_reg
     assert fault.replace("value-of-jwt-secret", "[secret]") in text
     assert not [hidden for hidden in HIDDEN if hidden in text]
     assert done.besides_providers() == []
+
+
+def test_the_program_of_a_local_stack_imports_none_of_what_is_slow() -> None:
+    """Each takes 0.03 to 0.3 s, in every preview."""
+    slow = ("boto3", "pulumi_aws", "pulumi_kubernetes.core.v1._inputs", "requests")
+    text = (ROOT / "__main__.py").read_text()
+    imports = "\n".join(line for line in text.splitlines() if line.startswith(("import ", "from ")))
+    program = f"{imports}\nimport sys\nprint([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
