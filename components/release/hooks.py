@@ -104,7 +104,7 @@ class Hooks:
 
     def _newest(self) -> Record | None:
         args = self._plan.args
-        return record.newest(self._plan.api, args.name, args.namespace)
+        return record.newest(self._plan.api, args.name, args.namespace, "", self._plan.newest)
 
     def _require_release_exists(self) -> str:
         args, newest = self._plan.args, self._newest()

@@ -80,14 +80,26 @@ def status(api: Api, name: str, namespace: str) -> str:
     return str(labels[max(labels)]["status"]) if labels else ""
 
 
-def newest(api: Api, name: str, namespace: str, status: str = "") -> Record | None:
+def newest(
+    api: Api, name: str, namespace: str, status: str = "", known: Record | None = None
+) -> Record | None:
     """Return the newest revision of release `name` (with `status`, where given), None where there is none.
+
+    Args:
+        api: of the cluster.
+        name: of the release.
+        namespace: of the release.
+        status: that it has to have.
+        known: one that was read before; where it is still the newest, with that status, it is not read again.
 
     Raises:
         ClusterError: the API server could not be asked, or refused, or what Helm has stored cannot be read.
     """
     while revisions := _labels_of_revisions(api, name, namespace, status):
-        if record := revision(api, name, namespace, max(revisions)):
+        number = max(revisions)
+        if known and (number, revisions[number]["status"]) == (known.revision, known.status):
+            return known
+        if record := revision(api, name, namespace, number):
             return record  # else it went since the list was made
     return None
 

@@ -146,6 +146,17 @@ def test_a_preview_says_of_a_pending_revision_what_an_up_will_do(monkeypatch: py
         plan._note_on_pending(args, found(3), api)
 
 
+def test_a_revision_that_is_known_is_read_again_only_when_it_is_another_or_has_another_status() -> None:
+    known, labels = found(), {"version": "2", "status": "pending-upgrade"}
+    api: Any = SimpleNamespace(get=lambda *_, **__: {"items": [{"metadata": {"labels": labels}}]})
+    assert (known.revision, known.status) == (2, "pending-upgrade")
+    assert record.newest(api, "web", "shop", "", known) is known
+    for label in ({"status": "deployed"}, {"version": "3"}):
+        labels |= label
+        with pytest.raises(AttributeError, match="find"):
+            record.newest(api, "web", "shop", "", known)
+
+
 def test_a_run_that_turns_out_to_be_alive_is_left_alone(
     rollout: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
