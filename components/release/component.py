@@ -98,7 +98,7 @@ class ChartRelease(pulumi.ComponentResource):
                 namespace=args.namespace,
                 secrets=plan.secrets,
             )
-        self.status = _known(release.__dict__["status"])
+        self.status = _known(release.status)
         self.register_outputs({"status": self.status})
 
 

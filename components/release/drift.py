@@ -185,8 +185,11 @@ def _is_as_recorded(live: Object | ClusterError | None, item: Object, deployed: 
     if not isinstance(live, Mapping):
         return False
     # What the items of a list have besides is by the server's defaults, if nobody but Helm has written.
-    times = written_at(live)
-    is_helms_alone = deployed is not None and len(times) == 1 and times[0] <= deployed
+    match written_at(live):
+        case [datetime() as time]:
+            is_helms_alone = deployed is not None and time <= deployed
+        case _:
+            is_helms_alone = False
     return _holds(live, comparable(item), is_helms_alone)
 
 

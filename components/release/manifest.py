@@ -1,7 +1,7 @@
 """Kubernetes objects as Helm deploys them: what identifies one, what Helm does with it, what is compared."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from components.release.values import merge_patch
@@ -114,12 +114,12 @@ def without_system_fields(item: Object) -> dict[str, Any]:
     return {**{key: value for key, value in item.items() if key != "status"}, "metadata": meta}
 
 
-def written_at(item: Object) -> list[datetime]:
-    """Return when each of its writers has last changed a stored object, apart from its status; the API
-    server does not know it of all."""
+def written_at(item: Object) -> list[datetime | None]:
+    """Return when each of its writers has last changed a stored object, apart from its status; None where the
+    API server does not keep that."""
     entries = item["metadata"].get("managedFields") or []
     return [
-        datetime.fromisoformat(entry["time"]) if entry.get("time") else datetime.max.replace(tzinfo=UTC)
+        datetime.fromisoformat(entry["time"]) if entry.get("time") else None
         for entry in entries
         if entry.get("subresource") != "status"
     ]

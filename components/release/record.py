@@ -285,7 +285,7 @@ def _record_in(secret: Object) -> Record:
         status=release["info"]["status"],
         description=release["info"].get("description", ""),
         created=datetime.fromisoformat(secret["metadata"]["creationTimestamp"]),
-        stored=max(written_at(secret), default=None),
+        stored=max((time for time in written_at(secret) if time), default=None),
         values=release.get("config") or {},
         manifest=release.get("manifest", ""),
     )
