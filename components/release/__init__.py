@@ -1,4 +1,4 @@
-"""A `helm.v3.Release` of a local chart that tells the truth. It serves any chart.
+"""A `helm.v3.Release` that tells the truth. It serves any chart.
 
     plan = plan_release(ReleaseArgs(chart="./chart", name="web", namespace="shop"), provider, api)
     ChartRelease("web", plan, pulumi.ResourceOptions(provider=provider))

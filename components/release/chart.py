@@ -1,4 +1,5 @@
-"""A local chart: the digest of its files, and its rendering by the Helm that will deploy it."""
+"""A chart in the project, folder or `.tgz`: the digest of its files, and its rendering by the Helm that will
+deploy it."""
 
 import hashlib
 import json
@@ -28,9 +29,9 @@ def describe(chart: str) -> str:
     not matter.
 
     Raises:
-        ChartError: `chart` is not the folder of a chart that Helm could deploy.
+        ChartError: `chart` is no chart that Helm could deploy.
     """
-    if not (Path(chart) / "Chart.yaml").is_file():
+    if not Path(chart).is_file() and not (Path(chart) / "Chart.yaml").is_file():
         raise ChartError(f"chart {chart}: there is no file Chart.yaml")
     files = chart_files.load(chart)
     about = chart_files.metadata(files)

@@ -1,4 +1,5 @@
-"""The files of a local chart that Helm loads, with all that keeps Helm from loading or storing them."""
+"""The files of a chart, folder or `.tgz`, that Helm loads, with all that keeps Helm from loading or storing
+them."""
 
 import fnmatch
 import gzip
@@ -21,7 +22,7 @@ from components.release.errors import ChartError
 LARGEST_FILE = 5 * 1024 * 1024
 """Bytes of a file that Helm loads."""
 LARGEST_ARCHIVE = 100 * 1024 * 1024
-"""Bytes of the files in a packed sub-chart that Helm unpacks."""
+"""Bytes of the files in a packed chart that Helm unpacks."""
 IGNORE = ".helmignore"
 PACKED = re.compile(r"(charts/[^/]+/)*charts/[^/._][^/]*\.tgz")
 """Paths of packed sub-charts."""
@@ -31,12 +32,14 @@ Files = Mapping[str, bytes]
 
 
 def load(chart: str) -> Files:
-    """Return the files of the chart in a folder.
+    """Return the files of the chart in a folder, or in a `.tgz`.
 
     Raises:
         ChartError: Helm could not load or deploy it; all reasons together.
     """
     folder, faults, files = Path(chart), list[str](), dict[str, bytes]()
+    if folder.is_file():
+        return _load_packed(chart, folder.read_bytes())
     for path, file in _walk(folder, _ignore_rules(folder, faults), faults):
         try:
             path.encode()
@@ -62,8 +65,24 @@ def load(chart: str) -> Files:
     return files
 
 
+def _load_packed(chart: str, content: bytes) -> Files:
+    files = unpacked(content)
+    if files is None:
+        raise ChartError(f"chart {chart}: is no packed chart that Helm can unpack, a .tgz")
+    faults = [
+        f"{path}: has {len(content) / 1024**2:.1f} MiB; Helm loads no file of more than 5 MiB"
+        for path, content in files.items()
+        if len(content) > LARGEST_FILE
+    ]
+    if faults := sorted(faults or _faults_of_dependencies(chart, files)):
+        raise ChartError("\n  ".join([f"Helm cannot deploy chart {chart}:", *faults]))
+    return files
+
+
 def leave_out(chart: str, path: str) -> str:
     """Return how a user has Helm leave out the file at `path` of a chart."""
+    if Path(chart).is_file():
+        return f"It is packed: leave {path} out by {IGNORE} before `helm package` packs it"
     rule = shlex.quote("/" + re.sub(r"([*?\[\\])", r"\\\1", path))
     return f"To leave it out:\n    printf '\\n%s\\n' {rule} >> {shlex.quote(f'{chart}/{IGNORE}')}"
 
@@ -113,7 +132,10 @@ def _faults_of_dependencies(chart: str, files: Files) -> Iterator[str]:
         yield "Chart.yaml: its type is library, and Helm deploys only those of type application"
     wanted = about.get("dependencies") or []
     names = {item["name"] for item in wanted if isinstance(item, dict) and "name" in item}
-    if missing := sorted(map(str, names - set(_names_of_subcharts(files)))):
+    missing = sorted(map(str, names - set(_names_of_subcharts(files))))
+    if missing and Path(chart).is_file():
+        yield f"Chart.yaml: depends on {', '.join(missing)}, and was packed without"
+    elif missing:
         command = "build" if "Chart.lock" in files else "update"
         yield (
             f"Chart.yaml: depends on {', '.join(missing)}, not there in the folder charts. To fetch it:\n"

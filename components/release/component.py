@@ -23,7 +23,7 @@ SAFELY: Mapping[str, Any] = {
 
 
 class ChartRelease(pulumi.ComponentResource):
-    """A release of a local chart, and the Kubernetes objects it consists of."""
+    """A release of a chart, and the Kubernetes objects it consists of."""
 
     status: pulumi.Output[Any]
     """What Helm says of the deployed release: revision, status, version of the chart. None where nothing is

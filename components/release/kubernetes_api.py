@@ -179,7 +179,7 @@ class Api:
                 f"no credentials for {server}: they hold a character that no header can hold"
             ) from None
         except httpx.TransportError as error:
-            if (rejected := _rejected_certificate(error)) is not None:
+            if (rejected := rejected_certificate(error)) is not None:
                 raise UnreachableError(
                     f"{server} shows a certificate that {self._reason(rejected)}"
                 ) from None
@@ -210,7 +210,8 @@ class Api:
         )
 
 
-def _rejected_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+def rejected_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the refusal of a server's certificate that is behind `error`, None where it is another."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error

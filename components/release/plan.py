@@ -5,7 +5,7 @@ It is made before anything is registered, and only reads.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pulumi
@@ -13,6 +13,7 @@ import pulumi
 from components.release import (
     adoption,
     chart,
+    chart_source,
     comparison,
     crds,
     description,
@@ -56,10 +57,18 @@ class ReleaseArgs:
     """The release to deploy. All of it is known when the program starts: no Outputs."""
 
     chart: str
-    """Folder of the chart, relative to the program: an absolute path would differ per machine."""
+    """Folder of the chart, or a packed one (`.tgz`), relative to the program: an absolute path would differ
+    per machine. Or its address in an OCI registry, `oci://…`, or its name in `repository`."""
     name: str
     """Name of the release; changing it replaces the release."""
     namespace: str
+    repository: str = ""
+    """Address of the Helm repository that has the chart, `https://…`."""
+    version: str = ""
+    """Version of a chart that is not in the project, exactly one."""
+    digest: str = ""
+    """Digest of the packed chart, `sha256:…`; another one is refused. In a registry also that of its
+    manifest."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """The chart's values; credentials as `pydantic.SecretStr` leaves."""
     timeout: int = 300
@@ -156,7 +165,7 @@ def plan_release(
         state: of this stack; it is read where it is not given.
 
     Raises:
-        ChartError: the chart cannot be rendered, its schema refuses the values, or the API server
+        ChartError: the chart cannot be had or rendered, its schema refuses the values, or the API server
             refuses objects; all refusals together.
         ReleaseError: a release of this name is there and not in the state, another run deploys it, its
             namespace is being deleted, or an object that is still in use would be; in an `up` also: the
@@ -165,6 +174,8 @@ def plan_release(
     state = StackState.read() if state is None else state
     with ThreadPoolExecutor() as threads:
         ahead = _ReadAhead(args, api, threads)
+        path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
+        args = replace(args, chart=path, repository="", version="", digest="")
         files = chart.describe(args.chart)
         rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
     nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
@@ -176,7 +187,7 @@ def plan_release(
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
         plan.notes.append(_note_on_weak(secrets.not_sought))
-    plan.notes += nearly_full
+    plan.notes += nearly_full + ([pulled] if pulled else [])
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
     return plan

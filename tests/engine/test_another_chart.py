@@ -2,8 +2,11 @@
 
 import base64
 import dataclasses
+import os
 import re
 import shutil
+import subprocess
+from pathlib import Path
 
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
@@ -11,6 +14,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 from components.release import ReleaseArgs
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project
+from tests.stand_ins.chart_server import CANARIES, PASSWORD, USER, chart_server
 
 PAGE = (PROJECT / "docs/release.md").read_text()
 
@@ -47,6 +51,81 @@ def test_the_program_in_the_documentation_deploys_another_chart(project: Project
     assert again.changes == set(), again.output
     assert "drift" not in again.output
     project.cluster.client.delete(Namespace, "shop")
+
+
+PART = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Release.Name }}-part}
+data: {text: {{ .Values.text | quote }}}
+"""
+
+
+def test_a_chart_of_a_private_registry_is_deployed_and_any_machine_takes_over(
+    project: Project, helm: str, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(PROJECT / "tests/charts/web", tmp_path / "web"))
+    (source / "charts/part/templates").mkdir(parents=True)
+    (source / "charts/part/Chart.yaml").write_text("{apiVersion: v2, name: part, version: 1.0.0}")
+    (source / "charts/part/values.yaml").write_text("text: of the sub-chart")
+    (source / "charts/part/templates/part.yaml").write_text(PART)
+    shutil.rmtree(project.folder / "chart")
+    shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
+    block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
+    assert block
+    text = block[1].replace('namespace="shop"', f'namespace="{project.namespace}"')
+    text = text.replace('"replicas": 2', '"replicas": 1, "part": {"text": "of the program"}')
+    project.secrets = {"mern:token": "token-canary"}
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+    pulled = project.folder / ".charts"
+    with chart_server(tmp_path) as served:
+        served.is_private = True
+        served.pack(helm, source, "1.2.3")
+        project.env = {"SSL_CERT_FILE": str(served.authority), "HELM_CONFIG_HOME": str(tmp_path / "helm")}
+        login = [helm, "registry", "login", served.host, "--username", USER, "--password", PASSWORD]
+        subprocess.run(login, check=True, capture_output=True, env=os.environ | project.env)
+        in_registry = f'chart="{served.registry}/web", version="1.2.3"'
+        project.program(text.replace('chart="./chart"', in_registry))
+
+        run = project.up("--diff")
+        assert run.ok, run.output
+        assert ("create", "ConfigMap web-part") in run.object_changes
+        assert project.get(ConfigMap, "web-part").data == {"text": "of the program"}
+        assert "chart web 1.2.3 of oci://" in run.output
+        assert "Its provenance (who made it) is not checked" in run.output
+        assert len(served.downloads) == 1
+        [release] = [it for it in project.state() if it["type"] == "kubernetes:helm.sh/v3:Release"]
+        [file] = pulled.glob("*.tgz")
+        assert release["inputs"]["chart"] == f".charts/{file.name}"
+        assert re.fullmatch(r"web 1\.2\.3 \(files \w{16}\), installed .*", release["inputs"]["description"])
+        for shown in (run.output, run.events, project.raw_state()):
+            assert not CANARIES.search(shown)
+
+        # From a mirror it is the same chart, on a machine that has nothing yet.
+        shutil.rmtree(pulled)
+        served.is_private = False
+        mirror = f'chart="web", repository="{served.repository}", version="1.2.3"'
+        project.program(text.replace('chart="./chart"', mirror))
+        same = project.preview()
+        assert same.changes == set(), same.output
+
+        # Somebody puts another chart under the same version: the preview shows it.
+        (source / "charts/part/values.yaml").write_text("{text: of the sub-chart, other: 1}")
+        served.pack(helm, source, "1.2.3")
+        moved = project.preview("--diff")
+        assert moved.changes == {("update", "Release web")}, moved.output
+        assert re.search(r'~ description\s*: "web 1.2.3 \(files \w{16}\)', moved.output), moved.output
+
+    # Without the program neither needs a chart, or whoever has it.
+    shutil.rmtree(pulled)
+    (project.folder / "__main__.py").write_text("raise SystemExit('no program')")
+    refreshed = project.refresh()
+    assert refreshed.ok, refreshed.output
+    down = project.destroy()
+    assert down.ok, down.output
+    assert not project.list(ConfigMap) or {it.metadata.name for it in project.list(ConfigMap)} == {
+        "kube-root-ca.crt"
+    }
 
 
 EVERYTHING = """

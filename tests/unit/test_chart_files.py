@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -270,3 +271,53 @@ def test_a_record_that_no_secret_holds_is_refused_by_the_names_of_the_largest_fi
     with pytest.raises(ChartError, match="the values of the release: ") as caught:
         said(900_000, {"secret": SecretStr(random.Random(1).randbytes(900_000).hex())})
     assert ".helmignore" not in str(caught.value)
+
+
+def test_a_packed_chart_is_read_as_its_folder_is(
+    tmp_path: Path, helm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(PROJECT / "tests/charts/web", tmp_path / "web"))
+    (folder / "crds").mkdir()
+    (folder / "crds/a.yaml").write_text("{kind: CustomResourceDefinition, metadata: {name: a}}")
+    subprocess.run([helm, "package", str(folder), "-d", str(tmp_path)], check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    [packed] = (file.name for file in tmp_path.glob("*.tgz"))
+
+    assert re.fullmatch(r"web 2\.1\.0 \(files \w{16}\)", chart.describe(f"./{packed}"))
+    assert chart_files.load(packed).keys() == chart_files.load("web").keys()
+    assert chart.crds(packed) == chart.crds("web")
+    assert "before `helm package` packs it" in chart_files.leave_out(packed, "data.bin")
+
+
+def test_what_helm_cannot_load_of_a_packed_chart_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("web.tgz").write_text("<html>Not found</html>")
+    with pytest.raises(ChartError, match=r"chart web\.tgz: is no packed chart that Helm can unpack"):
+        chart.describe("web.tgz")
+    files = {
+        "web/Chart.yaml": b"{name: web, version: 1.0.0, dependencies: [{name: redis}], type: library}",
+        "web/data.bin": bytes(6 * 1024**2),
+    }
+    for names, faults in (
+        (list(files), ["data.bin: has 6.0 MiB; Helm loads no file of more than 5 MiB"]),
+        (
+            ["web/Chart.yaml"],
+            [
+                "Chart.yaml: depends on redis, and was packed without",
+                "Chart.yaml: its type is library, and Helm deploys only those of type application",
+            ],
+        ),
+    ):
+        with tarfile.open("web.tgz", "w:gz") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = len(files[name])
+                archive.addfile(member, io.BytesIO(files[name]))
+        with pytest.raises(ChartError) as caught:
+            chart.describe("web.tgz")
+        assert str(caught.value).splitlines() == [
+            "Helm cannot deploy chart web.tgz:",
+            *(f"  {it}" for it in faults),
+        ]
