@@ -8,6 +8,7 @@ import ipaddress
 import re
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +98,7 @@ def in_registry(address: str, version: str, subject: str) -> Archive:
     root = f"https://{host}/v2/{name}"
     response = server.find(f"{root}/manifests/{version.replace('+', '_')}", MANIFEST)
     if response is None:
-        listed = server.find(f"{root}/tags/list")
-        tags = [tag.replace("_", "+") for tag in listed.json().get("tags") or []] if listed else []
+        tags = _tags(server.find(f"{root}/tags/list"))
         raise ChartError(f"{subject}: there is no such version.{_nearest(version, tags)}")
     try:
         layers = response.json()["layers"]
@@ -110,6 +110,13 @@ def in_registry(address: str, version: str, subject: str) -> Archive:
         digest=digest,
         manifest=digest_of(response.content),
     )
+
+
+def _tags(listed: httpx.Response | None) -> list[str]:
+    try:
+        return [tag.replace("_", "+") for tag in listed.json()["tags"]] if listed else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def login_command(url: httpx.URL) -> str:
@@ -191,9 +198,12 @@ class _Server:
                 f"{error.strerror or error}"
             ) from None
         hooks = {"request": [self._require_tls]}
-        self._client = httpx.Client(
-            verify=tls, auth=auth, timeout=TIMEOUT, follow_redirects=True, event_hooks=hooks
-        )
+        try:
+            self._client = httpx.Client(
+                verify=tls, auth=auth, timeout=TIMEOUT, follow_redirects=True, event_hooks=hooks
+            )
+        except ValueError:  # whose text quotes the proxy, which can have a password
+            raise ChartError(f"{subject}: HTTPS_PROXY or ALL_PROXY names no proxy that can be used") from None
         weakref.finalize(self, self._client.close)
 
     def get(self, url: str) -> httpx.Response:
@@ -217,7 +227,11 @@ class _Server:
             response = self._client.get(url, headers={"Accept": accept})
         except httpx.TimeoutException:
             raise ChartError(f"{self._subject}: {host} does not answer: waited {TIMEOUT} s") from None
-        except httpx.TransportError as error:
+        except httpx.LocalProtocolError:  # its text quotes the header
+            raise ChartError(
+                f"{self._subject}: {host} cannot be sent the credentials that Helm has"
+            ) from None
+        except httpx.RequestError as error:
             if rejected := rejected_certificate(error):
                 raise self._not_trusted(host, rejected.verify_message) from None
             reason = error or type(error).__name__
@@ -273,19 +287,22 @@ class _RegistryAuth(httpx.Auth):
         response = yield request
         if response.status_code != 401:
             return
-        kind, _, asked = response.headers.get("WWW-Authenticate", "").partition(" ")
-        if kind.lower() == "bearer":
-            answer = yield self._token_request(dict(CHALLENGE.findall(asked)))
+        kind, _, text = response.headers.get("WWW-Authenticate", "").partition(" ")
+        asked = dict(CHALLENGE.findall(text))
+        if kind.lower() == "bearer" and "realm" in asked:
+            answer = yield self._token_request(asked)
             if not answer.is_success:
                 return
-            tokens = answer.json()
-            self._header = f"Bearer {tokens.get('token') or tokens.get('access_token')}"
+            with suppress(ValueError, AttributeError):  # then it goes on without a token
+                tokens = answer.json()
+                self._header = f"Bearer {tokens.get('token') or tokens.get('access_token')}"
         elif self._login.username:
             self._header = _basic(self._login)
         else:
             return
-        request.headers["Authorization"] = self._header
-        yield request
+        if self._header:
+            request.headers["Authorization"] = self._header
+            yield request
 
     def _token_request(self, asked: Mapping[str, str]) -> httpx.Request:
         wanted = {key: asked[key] for key in ("service", "scope") if key in asked}

@@ -27,6 +27,7 @@ from components.release.errors import ChartError
 
 FOLDER = Path(".charts")
 """What is pulled, relative to the program. It may be deleted at any time."""
+ADDRESS = re.compile(r"(https?|oci)://[!-.0-~]+(/[!-~]*)?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -41,8 +42,8 @@ def pull(chart: str, repository: str = "", version: str = "", digest: str = "") 
             was pulled before is taken without asking for it.
 
     Returns:
-        The path of the chart, relative to the program, and a note on what was pulled, empty where nothing
-        was.
+        The path of the chart, relative to the program, and a note on what was pulled; empty where nothing
+        was, or what `digest` names.
 
     Raises:
         ChartError: it cannot be had, or is not the one that `digest` names.
@@ -56,7 +57,7 @@ def pull(chart: str, repository: str = "", version: str = "", digest: str = "") 
     subject = f"chart {name} {version}".rstrip() + f" of {place}"
     _require_pinned(subject, place, name, version, digest)
     if digest and _has(_path(name, version, digest), digest):
-        return str(_path(name, version, digest)), ""
+        return _path(name, version, digest).as_posix(), ""
     if address.startswith(OCI):
         archive = in_registry(address, version, subject)
     else:
@@ -65,15 +66,15 @@ def pull(chart: str, repository: str = "", version: str = "", digest: str = "") 
         raise _other_content(subject, archive.digest, digest)
     wanted = archive.digest or digest
     if wanted and _has(_path(name, version, wanted), wanted):
-        return str(_path(name, version, wanted)), ""
+        return _path(name, version, wanted).as_posix(), ""
     content = archive.download()
-    if wanted and digest_of(content) != wanted:
-        raise _other_content(subject, digest_of(content), wanted)
-    path = _path(name, version, digest_of(content))
+    actual = digest_of(content)
+    if wanted and actual != wanted:
+        raise _other_content(subject, actual, wanted)
+    path = _path(name, version, actual)
     _write(path, content)
-    return str(
-        path
-    ), f"{subject} was pulled: {digest_of(content)}. Its provenance (who made it) is not checked"
+    note = f"{subject} was pulled: {actual}. Its provenance (who made it) is not checked"
+    return path.as_posix(), "" if digest else note
 
 
 def _require_local(chart: str, version: str, digest: str) -> None:
@@ -91,6 +92,10 @@ def _require_local(chart: str, version: str, digest: str) -> None:
 
 
 def _require_pinned(subject: str, place: str, name: str, version: str, digest: str) -> None:
+    if not ADDRESS.fullmatch(place):
+        raise ChartError(
+            f"chart {name}: its repository is no address, as in https://charts.example.com or oci://ghcr.io/org"
+        )
     url = httpx.URL(place)
     if url.userinfo:
         bare = url.copy_with(username=None, password=None)

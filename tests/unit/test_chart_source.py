@@ -1,6 +1,7 @@
 """Charts from repositories and registries, from a server on loopback that the real `helm` pulls from too."""
 
 import base64
+import functools
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 import yaml
 
@@ -298,6 +300,11 @@ def test_a_proxy_is_used(server: ChartServer, monkeypatch: pytest.MonkeyPatch, t
         ),
         (("web", "https://HOST/charts", "1.2.3", "sha256:abc"), "sha256:abc is no digest"),
         (("https://HOST/charts/web", "", "1.2.3"), "Helm repositories are given apart from the chart's name"),
+        (
+            ("web", "bitnami", "1.2.3"),
+            "chart web: its repository is no address, as in https://charts.example.com or",
+        ),
+        (("web", "https://", "1.2.3"), "chart web: its repository is no address"),
         (("./web", "", "1.2.3"), "chart ./web is in the project, where its own Chart.yaml says its version"),
         (("web", "http://charts.example", "1.2.3"), "charts.example is not asked without TLS"),
         (("web", "https://127.0.0.1:1/charts", "1.2.3"), "HOST does not answer: "),
@@ -345,6 +352,77 @@ def test_a_version_whose_content_changes_is_another_path(
     finally:
         shutil.copy(tmp_path / "values.yaml", server.folder / "web/values.yaml")
         (server.folder / "web-1.2.3.tgz").write_bytes(packed)
+
+
+BEARER = {"WWW-Authenticate": 'Bearer realm="https://registry.example/token"'}
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        # A captive portal, and a registry that does not say where its tokens are.
+        ([(401, BEARER, ""), (200, {}, "<html>Sign in</html>")], "what has that name there is no Helm chart"),
+        ([(401, {"WWW-Authenticate": "Bearer"}, "")], "does not give it to everybody (401 Unauthorized)"),
+        ([(401, {"WWW-Authenticate": "Basic"}, "")], "does not give it to everybody (401 Unauthorized)"),
+        (
+            [(403, {}, "")],
+            "does not give it to everybody (403 Forbidden). Log in by\n    helm registry login",
+        ),
+        ([(0, {}, "Illegal header value b'Bearer canary'")], "cannot be sent the credentials that Helm has"),
+        ([(429, {}, "")], "registry.example answers 429 Too Many Requests"),
+        (
+            [(302, {"Location": "https://registry.example/v2/"}, "")] * 30,
+            "Exceeded maximum allowed redirects",
+        ),
+        ([(302, {"Location": "http://other.example/"}, "")], "other.example is not asked without TLS"),
+        ([(200, {}, "[]")], "what has that name there is no Helm chart"),
+        ([(404, {}, ""), (200, {}, "{}")], "there is no such version"),
+    ],
+)
+def test_strange_answers_of_a_registry_are_no_trace(
+    answers: list[tuple[int, dict[str, str], str]],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    left = iter(answers)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        status, headers, text = next(left)
+        if not status:
+            raise httpx.LocalProtocolError(text)
+        return httpx.Response(status, headers=headers, text=text)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HELM_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with_answers = functools.partial(httpx.Client, transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(httpx, "Client", with_answers)
+    text = refusal("oci://registry.example/org/web", "", "1.2.3")
+    assert message in text
+    assert "canary" not in text
+
+
+def test_a_proxy_that_is_none_is_said_without_its_password(
+    server: ChartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"gopher://me:{PASSWORD}@proxy.example")
+    assert "HTTPS_PROXY or ALL_PROXY names no proxy" in refusal("web", server.repository, "1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("host", "command"),
+    [
+        ("ghcr.io", "    helm registry login ghcr.io --username USER --password-stdin < FILE"),
+        (
+            "111111111111.dkr.ecr.eu-central-1.amazonaws.com",
+            "    aws ecr get-login-password --region eu-central-1 | helm registry login "
+            "111111111111.dkr.ecr.eu-central-1.amazonaws.com --username AWS --password-stdin",
+        ),
+    ],
+)
+def test_the_command_to_log_in_is_the_one_of_the_registry(host: str, command: str) -> None:
+    assert chart_servers.login_command(httpx.URL(f"oci://{host}")) == command
 
 
 def test_http_is_enough_on_loopback(helm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
