@@ -25,9 +25,9 @@ with quiet_exit():  # nothing of the language host stands below what this says
     # `pulumi up` in CI shows no preview, and a bad chart must not leave half of the stack changed.
     plan = plan_application(settings, cluster, state)
     preflight.check(settings, cluster, plan)
-    controller_args = LoadBalancerController.plan(settings.load_balancer_controller, cluster, state)
+    controller_plan = LoadBalancerController.plan(settings, cluster, state)
 
-    controller = LoadBalancerController.install(controller_args, cluster)
+    controller = LoadBalancerController.install(controller_plan, cluster)
     application = MernApplication("mern", plan, settings, cluster, [controller] if controller else [])
 
     pulumi.export("cluster", cluster.identity.output)

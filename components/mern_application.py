@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pulumi
 
+from components import release_settings
 from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, commands_to_unprotect, controller_of
@@ -61,16 +62,8 @@ def plan_application(settings: Settings, cluster: Cluster, state: StackState) ->
         namespace=settings.namespace.name,
         values=values,
         timeout=settings.release.timeout,
-        show_objects=settings.release.show_objects,
-        dry_run=settings.release.dry_run,
-        drift=settings.release.drift,
-        leave=settings.release.leave,
         parents=[component],
-        adopt=settings.release.adopt,
-        adopt_command=f"pulumi config set --path 'mern:release.adopt' true --stack {pulumi.get_stack()}",
-        unlock_revision=settings.release.unlock_revision,
-        unlock_command="pulumi config set --path 'mern:release.unlockRevision' {revision} "
-        f"--stack {pulumi.get_stack()}",
+        **release_settings.arguments(settings),
     )
     plan = plan_release(args, cluster.provider, cluster.api, state)
     plan.notes += _owner_of_namespace(settings, cluster, component, state)

@@ -5,6 +5,7 @@ way, and puts one in place of text at the top, but nowhere else and never in pla
 the quotes of the text that stood there, also around a number. Without --path, a key is taken as it stands.
 """
 
+import contextlib
 import difflib
 import json
 import re
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from components.release.values import ABSENT, Path, get, leaves, pulumi_path
 from settings.model import (
+    CONTROLLER_VALUES,
     IMAGE_TAG_VARIABLE,
     KEYS,
     OBJECT_KEYS,
@@ -125,8 +127,16 @@ def _encryption_faults(key: str, text: str, encrypted: bool) -> Iterator[Fault]:
         own = ", ".join(f"{PROJECT}:{name}" for name in sorted(SECRET_KEYS))
         text = f"holds a secret, which would hide all of it; credentials have keys of their own: {own}"
         yield Fault(key, text, _remove((key, "PATH", "OF", "THE", "SECRET")))
+    elif key == "loadBalancerController" and encrypted and _has_values(text):
+        return  # a secret of the controller's chart
     elif key not in SECRET_KEYS and encrypted:
         yield Fault(key, "is encrypted, but is no secret", _remove((key,)))
+
+
+def _has_values(text: str) -> bool:
+    with contextlib.suppress(RecursionError):
+        return bool(get(_decode(text), ("values",)) not in (ABSENT, {}))
+    return False
 
 
 def _decode(text: str) -> Any:
@@ -286,6 +296,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _keys_or_role(values, script)
     yield from _what_iam_refuses(values)
     yield from _needs_eks(values)
+    yield from _own_values_of_controller(values)
 
 
 def _keys_or_role(values: Mapping[str, Any], existing_secret: bool) -> Iterator[Fault]:
@@ -339,6 +350,22 @@ def _needs_eks(values: Mapping[str, Any]) -> Iterator[Fault]:
         path = ("pythonScript", "policy" if has_role else "roleArn")
         remedy = _remove(path) if has_role else _set(path, "ARN")
         yield Fault("pythonScript", f"{eks} only the ARN of a role", remedy)
+
+
+def _own_values_of_controller(values: Mapping[str, Any]) -> Iterator[Fault]:
+    start: Path = ("loadBalancerController", "values")
+    for owned in CONTROLLER_VALUES:
+        for end in range(1, len(owned) + 1):
+            path = (*start, *owned[:end])
+            given = get(values, path)
+            if given is ABSENT:
+                break
+            if end == len(owned):
+                yield Fault(pulumi_path(path), "is set by this program, and cannot be another", _remove(path))
+            elif not isinstance(given, Mapping):
+                text = "is no object, and this program sets values in it"
+                yield Fault(pulumi_path(path), text, _remove(path))
+                break
 
 
 # ---- commands

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from components.release.values import ABSENT, get
+from components.release.values import ABSENT, Path, get
 from settings.hidden_characters import hidden_in_variable, hidden_in_word
 
 PROJECT = "mern"
@@ -32,6 +32,26 @@ SECRET_VALUES = {
     "pythonScript.awsSecretAccessKey": "awsSecretAccessKey",
 }
 """Where the chart takes its credentials, and the key of the stack's config that fills the place."""
+
+
+CONTROLLER_VALUES: tuple[Path, ...] = (
+    ("clusterName",),
+    ("region",),
+    ("vpcId",),
+    ("vpcTags",),
+    ("serviceAccount", "create"),
+    ("serviceAccount", "name"),
+    ("serviceAccount", "annotations", "eks.amazonaws.com/role-arn"),
+    ("serviceAccount", "annotations", "mern/installed-by"),
+    ("podAnnotations", "mern/identity"),
+    ("keepTLSSecret",),
+    ("nameOverride",),
+    ("fullnameOverride",),
+    ("ingressClass",),
+    ("createIngressClassResource",),
+)
+"""Paths in the values of the load balancer controller's chart that are this program's own: it sets them from
+what it knows, or goes by what the chart makes of their defaults."""
 
 
 def _form(pattern: str, name: str) -> AfterValidator:
@@ -181,6 +201,8 @@ class LoadBalancerControllerSettings(Model):
     `auto-mode`: EKS Auto Mode has one of its own. `none`: no Ingress is served, and nothing looked at."""
     identity: Identity = "irsa"
     chart_repository: Repository = "https://aws.github.io/eks-charts"
+    values: dict[str, Any] = {}
+    """Overrides of the values of the controller's chart, but for `CONTROLLER_VALUES`."""
 
 
 class ChecksSettings(Model):

@@ -8,9 +8,14 @@ from typing import Any
 import pulumi
 import pulumi.runtime.config as engine
 import yaml
+from pydantic import SecretStr
 
+from components.release.values import map_leaves
 from settings import faults
 from settings.model import IMAGE_TAG_VARIABLE, PROJECT, StackConfig
+
+CONTROLLER = "loadBalancerController"
+"""A key whose object may hold secrets, among its `values`."""
 
 
 class Settings(StackConfig):
@@ -61,7 +66,14 @@ class Settings(StackConfig):
         values, found = faults.check(config, secret, written_tag, run_tag)
         if found:
             raise pulumi.RunError(faults.report(found, stack))
+        if CONTROLLER in secret:  # which texts in it are secrets, the engine does not say
+            given = values[CONTROLLER]
+            values[CONTROLLER] = given | {"values": map_leaves(given["values"], _hidden)}
         return cls.model_validate(values)
+
+
+def _hidden(leaf: Any) -> Any:
+    return SecretStr(leaf) if isinstance(leaf, str) else leaf
 
 
 def _unquoted_text(stack_file: Path, key: str) -> str | None:

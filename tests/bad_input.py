@@ -146,6 +146,7 @@ mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl", policy: {}}
 mern:loadBalancerController: {mode: yes-please}
 mern:loadBalancerController: {identity: keys}
 mern:loadBalancerController: {chartRepository: eks-charts}
+mern:loadBalancerController: {values: {clusterName: other, serviceAccount: mine}}
 mern:checks: {subnets: never}
 mern:release: {timeout: 0}
 mern:release: {timeout: 100000}

@@ -15,9 +15,12 @@ import pulumi
 import pytest
 
 import components.aws
-from components import chart_values, cluster, load_balancer_controller, mern_application, preflight
+from components import chart_values, cluster, mern_application, preflight
 from components.cluster import EksCluster, Identity
-from components.release import Api, ApiError, StackState
+from components.load_balancer_controller import LoadBalancerController
+from components.load_balancer_controller import chart as controller_chart
+from components.load_balancer_controller.owners import require_no_other_owner
+from components.release import Api, ApiError, StackState, chart_servers
 from settings import AwsSettings, ClusterSettings, Settings
 from settings.model import ChecksSettings, fields_of
 from tests.stand_ins.aws_account import Account, aws_server
@@ -206,7 +209,7 @@ class Aws:
         other: Any = FakeApi({account: {"metadata": {"annotations": {"mern/installed-by": "mern/other"}}}})
         yield Refusal(
             f"{mode.format('install')}, and another stack has installed it",
-            lambda: load_balancer_controller._require_no_other_owner(other, False),
+            lambda: require_no_other_owner(other, False),
             False,
         )
         yield Refusal(f"{mode.format('install')}, in another partition of AWS", self._in_iso, False)
@@ -223,13 +226,12 @@ class Aws:
     def _in_iso(self) -> None:
         eks = dataclasses.replace(self.eks, arn=self.eks.arn.replace("arn:aws:", "arn:aws-iso:"))
         place: Any = SimpleNamespace(eks=eks, type_of=str)
-        wanted: Any = SimpleNamespace(mode="install")
-        load_balancer_controller.LoadBalancerController.plan(wanted, place, StackState())
+        wanted: Any = SimpleNamespace(load_balancer_controller=SimpleNamespace(mode="install"))
+        LoadBalancerController.plan(wanted, place, StackState())
 
     def _no_chart(self) -> None:
-        provider: Any = None
-        with mock.patch("pulumi.runtime.invoke", side_effect=Exception("404 Not Found")):
-            load_balancer_controller.read_crds("https://charts.example", provider)
+        with mock.patch.object(chart_servers._Server, "find", return_value=None):
+            controller_chart.pull("https://charts.example")
 
     def _moved(self) -> None:
         raise pulumi.RunError(

@@ -10,7 +10,7 @@ from components.release.hooks import Hooks
 from components.release.plan import COMPONENT, RELEASE, ReleasePlan
 from components.release.secrets import Messages, marked
 
-SAFELY: Mapping[str, Any] = {
+_SAFELY: Mapping[str, Any] = {
     "atomic": True,
     "maxHistory": 10,
     # Only a deployment whose objects are ready counts.
@@ -19,7 +19,7 @@ SAFELY: Mapping[str, Any] = {
     # Acts on a first install only, over what a killed one left; refuses over a deployed one.
     "replace": True,
 }
-"""The arguments that each Release here has in common."""
+"""The arguments that each Release has in common."""
 
 
 class ChartRelease(pulumi.ComponentResource):
@@ -35,6 +35,7 @@ class ChartRelease(pulumi.ComponentResource):
         plan: ReleasePlan,
         opts: pulumi.ResourceOptions | None = None,
         before_delete: Sequence[pulumi.ResourceHook] = (),
+        after: Sequence[pulumi.ResourceHook] = (),
     ) -> None:
         """Register what `plan` holds.
 
@@ -43,6 +44,7 @@ class ChartRelease(pulumi.ComponentResource):
             plan: of `plan_release`.
             opts: of the component.
             before_delete: hooks of the Release; with any, `pulumi destroy` needs `--run-program`.
+            after: hooks of the Release, for when it has been created or updated.
         """
         args, hooks = plan.args, Hooks(plan)
         super().__init__(
@@ -79,20 +81,21 @@ class ChartRelease(pulumi.ComponentResource):
                 "values": marked(args.values),
                 "description": plan.description,
                 "timeout": args.timeout,
-                **SAFELY,
+                **_SAFELY,
                 "compat": "true",  # what the typed resource adds
                 "status": None,  # an output
             },
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=opts.depends_on if opts else None,
-                hooks=hooks.of_release(before_delete),
+                hooks=hooks.of_release(before_delete, after),
+                aliases=list(args.aliases),
                 import_=f"{args.namespace}/{args.name}" if imports else None,
             ),
         )
         if args.show_objects:
             rows.show(
-                plan.objects,
+                plan.shown,
                 release=release,
                 name=args.name,
                 namespace=args.namespace,

@@ -44,7 +44,9 @@ class Hooks:
         hook = pulumi.ResourceHook(self._named("take-over"), self._take_over)
         return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
 
-    def of_release(self, before_delete: Sequence[pulumi.ResourceHook] = ()) -> pulumi.ResourceHookBinding:
+    def of_release(
+        self, before_delete: Sequence[pulumi.ResourceHook], after: Sequence[pulumi.ResourceHook]
+    ) -> pulumi.ResourceHookBinding:
         """Return what the engine calls before and after the Release is deployed, and when that fails."""
         in_previews = pulumi.ResourceHookOptions(on_dry_run=True)
         return pulumi.ResourceHookBinding(
@@ -54,8 +56,8 @@ class Hooks:
             before_update=[
                 pulumi.ResourceHook(self._named("before-update"), self._before_update, in_previews)
             ],
-            after_create=[self._after],
-            after_update=[self._after],
+            after_create=[self._after, *after],
+            after_update=[self._after, *after],
             before_delete=list(before_delete),
             on_error=[pulumi.ErrorHook(self._named("on-error"), self._on_error)],
         )

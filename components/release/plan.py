@@ -22,6 +22,7 @@ from components.release import (
     record,
     record_size,
     stale_lock,
+    unstable,
 )
 from components.release.errors import ChartError, ReleaseError
 from components.release.findings import Finding, texts_of, unchecked_notes
@@ -49,6 +50,11 @@ NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
     "what Helm has stored was not checked",
     "nothing was checked in the cluster",
     "not compared with the cluster",
+)
+
+
+NOTE_ON_MOVED = (
+    "the objects of this release are shown from now on. Those that this run seems to create are there already"
 )
 
 
@@ -99,6 +105,8 @@ class ReleaseArgs:
     """How a user sets `crds`, for messages."""
     parents: Sequence[str] = ()
     """The types of the component's parents, the outermost first: they are part of its URN."""
+    aliases: Sequence[str] = ()
+    """URNs that the Release has in the stack's state from an earlier program."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
@@ -129,8 +137,17 @@ class ReleasePlan:
     """The newest revision, None where there is none."""
     taken_over: Record | None = None
     """The revision that is not in this stack's state and becomes its own."""
+    unstable_fields: unstable.Fields = field(default_factory=dict)
+    """The fields of `objects` that each rendering has differently; they are not compared."""
+    is_moved: bool = False
+    """Whether the state has the Release under one of `args.aliases`."""
     up_command: str = field(default_factory=lambda: f"pulumi up --stack {pulumi.get_stack()}")
     """The command that deploys this stack, for messages."""
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """The objects as they are shown: the same in each run."""
+        return unstable.as_shown(self.objects, self.args.namespace, self.unstable_fields)
 
     @property
     def is_recorded_anew(self) -> bool:
@@ -177,10 +194,23 @@ def plan_release(
         path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
         args = replace(args, chart=path, repository="", version="", digest="")
         files = chart.describe(args.chart)
-        rendered = chart.render(args.chart, args.name, args.namespace, args.values, provider)
+
+        def render(values: Mapping[str, Any] = args.values) -> list[dict[str, Any]]:
+            return chart.render(args.chart, args.name, args.namespace, values, provider)
+
+        rendered = render()
+        unstable_fields = unstable.find(args.chart, rendered, args.namespace, render)
     nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
-    secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, provider))
-    plan = ReleasePlan(args=args, api=api, description=files, objects=rendered, secrets=secrets)
+    secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, render))
+    plan = ReleasePlan(
+        args=args,
+        api=api,
+        description=files,
+        objects=rendered,
+        secrets=secrets,
+        unstable_fields=unstable_fields,
+        is_moved=any(urn in state.resources for urn in args.aliases),
+    )
     try:
         _ask_the_cluster(plan, ahead, files, _is_in(state, args))
     except ReleaseError as error:
@@ -211,7 +241,11 @@ class _ReadAhead:
         return drift.read(self._api, newest.objects(), self._args.namespace)
 
 
-def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulumi.ProviderResource) -> str:
+def _public_texts(
+    args: ReleaseArgs,
+    rendered: Sequence[Object],
+    render: Callable[[Mapping[str, Any]], Sequence[Object]],
+) -> str:
     """Return what a release says without its secrets: names, labels, images and hosts stay readable where a
     secret happens to say the same."""
     if not args.adopt and not len(Secrets.of_values(args.values)):
@@ -221,8 +255,7 @@ def _public_texts(args: ReleaseArgs, rendered: Sequence[Object], provider: pulum
     shown = Secrets.of_values(args.values, public="\n".join(public)).found_in(_texts_in_the_open(rendered))
     if shown:  # rendered without these, it tells whether they came from the secrets
         try:
-            others = disguised(args.values, shown)
-            rendered = chart.render(args.chart, args.name, args.namespace, others, provider)
+            rendered = render(disguised(args.values, shown))
         except ChartError:
             return "\n".join(public)  # what is not known to be public is masked
     return "\n".join([*public, _texts_in_the_open(rendered)])
@@ -250,7 +283,8 @@ def _note_on_weak(count: int) -> str:
 
 def _is_in(state: StackState, args: ReleaseArgs) -> bool:
     """Return whether the stack's state holds the Release."""
-    stored = state.of_types(*args.parents, COMPONENT, RELEASE).values()
+    urns = [*state.of_types(*args.parents, COMPONENT, RELEASE), *args.aliases]
+    stored = [state.resources.get(urn, {}) for urn in urns]
     return any((item.get("name"), item.get("namespace")) == (args.name, args.namespace) for item in stored)
 
 
@@ -320,10 +354,11 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
     plan.description = description.over(newest, files)
     if not is_in_state:
         _take_over(plan, newest)
-    if plan.taken_over is None and not newest.is_pending and not description.is_ours(newest):
-        plan.notes = [_note_on_foreign(newest, plan)]
-    plan.notes += _note_on_pending(args, newest, api)
     recorded = record.basis(api, newest).objects()
+    plan.objects = unstable.as_recorded(plan.objects, recorded, args.namespace, plan.unstable_fields)
+    if plan.taken_over is None and not newest.is_pending and not description.is_ours(newest):
+        plan.notes = [NOTE_ON_MOVED if plan.is_moved else _note_on_foreign(newest, plan)]
+    plan.notes += _note_on_pending(args, newest, api)
     if newest.status == "deployed" and args.drift != "ignore":
         findings = drift.find(
             api, recorded, args.namespace, plan.secrets, args.leave, ahead.live.result(), newest.stored
@@ -389,9 +424,10 @@ def _take_over(plan: ReleasePlan, newest: Record) -> None:
             f"state. Take it over, with its namespace, by\n    {args.adopt_command}\nor remove it by\n"
             f"    helm uninstall {args.name} -n {args.namespace}"
         )
-    plan.taken_over = deployed
-    plan.secrets |= Secrets.of_values(deployed.values) | Secrets.of_objects(deployed.objects())
-    plan.notes = adoption.compare(_asked(plan), deployed, plan.objects, args.values)
+    plan.taken_over, recorded = deployed, deployed.objects()
+    plan.secrets |= Secrets.of_values(deployed.values) | Secrets.of_objects(recorded)
+    rendered = unstable.as_recorded(plan.objects, recorded, args.namespace, plan.unstable_fields)
+    plan.notes = adoption.compare(_asked(plan), deployed, rendered, args.values)
 
 
 def _require_nothing_in_use_is_deleted(plan: ReleasePlan, recorded: Sequence[Object]) -> None:

@@ -1,7 +1,7 @@
 """Values at paths: what stands where in nested mappings and lists, and in what two of them differ."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -86,6 +86,19 @@ def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
+def map_paths(value: Any, paths: Container[Path], change: Callable[[Path, Any], Any], at: Path = ()) -> Any:
+    """Return `value` with `change(path, value)` in place of what stands at each of `paths`; list items have
+    their index in a path."""
+    if at in paths:
+        return change(at, value)
+    match value:
+        case Mapping():
+            return {key: map_paths(inner, paths, change, (*at, key)) for key, inner in value.items()}
+        case list():
+            return [map_paths(inner, paths, change, (*at, index)) for index, inner in enumerate(value)]
+    return value
+
+
 def whole(leaf: Any) -> Any:
     """Return `leaf` as an integer where it is a whole number: the engine's wire has one type of number."""
     return int(leaf) if isinstance(leaf, float) and leaf.is_integer() else leaf
@@ -145,6 +158,17 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     for path, _, value in differences(old, new):
         put(patch, path, None if value is ABSENT else value)
     return patch
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, as Helm merges values: mappings key by key, all else whole."""
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)  # noqa: PLW2901
+        result[key] = value
+    return result
 
 
 def dotted(path: Path) -> str:

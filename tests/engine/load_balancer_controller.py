@@ -39,11 +39,7 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def chart_repository(folder: Path, helm: str) -> Iterator[str]:
     """Address of a Helm repository that has the controller's chart."""
-    shutil.copytree(CHART, folder / CHART.name)
-    (folder / CHART.name / "crds").mkdir()
-    for name in CRDS:
-        text = yaml.safe_dump(crd(*name.split(".", 1)))
-        (folder / CHART.name / f"crds/{name}.yaml").write_text(text)
+    chart_with_crds(folder)
     handler = functools.partial(Silent, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         url = f"http://127.0.0.1:{server.server_port}"
@@ -59,6 +55,15 @@ def chart_repository(folder: Path, helm: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def chart_with_crds(folder: Path) -> None:
+    """Put the chart into `folder`, with CRDs of the names that the real one has."""
+    shutil.copytree(CHART, folder / CHART.name)
+    (folder / CHART.name / "crds").mkdir()
+    for name in CRDS:
+        text = yaml.safe_dump(crd(*name.split(".", 1)))
+        (folder / CHART.name / f"crds/{name}.yaml").write_text(text)
 
 
 def crd(plural: str, group: str) -> dict[str, Any]:

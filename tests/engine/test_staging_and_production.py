@@ -42,6 +42,46 @@ from tests.engine.load_balancer_controller import (
 from tests.remedies import commands_in, is_here
 from tests.stand_ins.aws_account import Account, AwsServer, aws_program, aws_server, provider_program
 
+BEFORE = """
+import pulumi
+from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
+
+from components.load_balancer_controller import component
+from components.release import crds
+
+
+def as_before(name, plan, opts, before_delete=(), after=()):
+    if not pulumi.runtime.is_dry_run():
+        crds.apply(plan.api, plan.crds)
+    opts.hooks = pulumi.ResourceHookBinding(before_delete=list(before_delete))
+    args, at = plan.args, RepositoryOptsArgs(repo={repository!r})
+    return Release(
+        name, name=args.name, namespace=args.namespace, chart=args.name, version="3.5.0",
+        repository_opts=at, values=args.values, timeout=args.timeout, atomic=True, max_history=10,
+        skip_await=False, create_namespace=False, replace=True, opts=opts,
+    )
+
+
+component.ChartRelease = as_before
+"""
+"""What the program once made of the controller's release: a plain one, in the component itself."""
+OF_CONTROLLER = {
+    "ServiceAccount aws-load-balancer-controller",
+    "Deployment aws-load-balancer-controller",
+    "IngressClass alb",
+    "Secret aws-load-balancer-tls",
+    "MutatingWebhookConfiguration aws-load-balancer-webhook",
+}
+VALUES_OF_CONTROLLER = {
+    "image": {"repository": "mirror.invalid/controller"},
+    "enableShield": False,
+    "enableWaf": False,
+    "enableWafv2": False,
+    "tolerations": [{"key": "system", "operator": "Exists"}],
+    "resources": {"limits": {"memory": "512Mi"}},
+    "defaultTags": {"team": "shop"},
+    "replicaCount": 1,
+}
 CONTROLLER, ASSOCIATION = (
     "Release load-balancer-controller-release",
     "PodIdentityAssociation load-balancer-controller-association",
@@ -390,7 +430,9 @@ def refuse_what_eks_lacks(staging: AwsProject) -> None:
 
 
 def deploy(staging: AwsProject) -> None:
-    """The controller by irsa, the script by Pod Identity with a role of its own."""
+    """The controller by irsa, as an earlier program did it; the script by Pod Identity with a role of its
+    own."""
+    staging.patch(BEFORE.format(repository=staging.config["mern:loadBalancerController"]["chartRepository"]))
     up = staging.up()
     assert up.ok, up.output
     assert_deployed(staging)
@@ -414,9 +456,12 @@ def deploy(staging: AwsProject) -> None:
 
 
 def change_to_pod_identity(staging: AwsProject) -> None:
-    """What was set changes, and nothing else. With another path, roles and policies are made anew."""
+    """What was set changes, and nothing else; the controller's release becomes one of this program. With
+    another path, roles and policies are made anew."""
+    before = in_kube_system(staging, Deployment).metadata.uid
+    staging.program((PROJECT / "__main__.py").read_text())
     staging.configure(
-        loadBalancerController={"identity": "pod-identity"},
+        loadBalancerController={"identity": "pod-identity", "values": VALUES_OF_CONTROLLER},
         aws={"roles": {"path": "/teams/shop/"}},
         values={
             "mernServer": {"replicas": 2},
@@ -438,11 +483,29 @@ def change_to_pod_identity(staging: AwsProject) -> None:
     assert {change for change in up.changes if "replace" not in change[0]} == {
         ("create", ASSOCIATION),
         ("update", "PodIdentityAssociation python-script-association"),
+        ("create", "ChartRelease load-balancer-controller-release"),
         ("update", CONTROLLER),
+        *(("create", item) for item in OF_CONTROLLER),
         ("update", RELEASE),
         ("update", "Deployment mern-server"),
         ("update", "Ingress mern"),
     }
+    assert "Those that this run seems to create are there already" in up.output
+    assert "will be replaced" not in up.output
+    moved = in_kube_system(staging, Deployment)
+    assert moved.metadata.uid == before
+    records = [it.metadata.name for it in staging.cluster.client.list(Secret, namespace="kube-system")]
+    assert f"sh.helm.release.v1.{CHART.name}.v2" in records
+    [container] = moved.spec.template.spec.containers
+    assert container.image == "mirror.invalid/controller:v3.5.0"
+    assert [arg for arg in container.args if "enable" in arg or "tags" in arg] == [
+        "--enable-shield=false",
+        "--enable-waf=false",
+        "--enable-wafv2=false",
+        "--default-tags=team=shop",
+    ]
+    assert container.resources.limits == {"memory": "512Mi"}
+    assert moved.spec.template.spec.tolerations[0].key == "system"
     assert up.step("end", "create", ASSOCIATION) < up.step("start", "update", CONTROLLER)
     [of_controller] = [it for it in associations(staging) if it["namespace"] == "kube-system"]
     role = staging.aws.client("iam").get_role(RoleName="mern.staging.staging.load-balancer-controller")
@@ -454,7 +517,7 @@ def change_to_pod_identity(staging: AwsProject) -> None:
     [trust] = role["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
     # They were made before, and kwok's pods are given nothing by EKS anyway.
-    assert "2 pods of the load balancer controller have no credentials from EKS Pod Identity" in up.output
+    assert "1 pods of the load balancer controller have no credentials from EKS Pod Identity" in up.output
     restart = "kubectl rollout restart deployment/aws-load-balancer-controller -n kube-system"
     assert restart in commands_in(up.output)
     if is_here(restart):
@@ -479,7 +542,7 @@ def keep_a_controller_that_others_need(staging: AwsProject) -> None:
     gone = needed.step("end", "delete", NAMESPACE)
     assert needed.step("end", "delete", RELEASE) < gone < needed.step("start", "delete", CONTROLLER)
     assert f"{staging.namespace}/mern" in staging.controller.released
-    assert in_kube_system(staging, Deployment).status.availableReplicas == 2
+    assert in_kube_system(staging, Deployment).status.availableReplicas == 1
     client.patch(Ingress, "web", {"metadata": {"finalizers": None}}, namespace="another-team")
     client.delete(Namespace, "another-team")
 
@@ -498,7 +561,8 @@ def test_production_is_deployed_as_committed_and_goes_only_when_its_protection_i
     calls = len(production.aws.calls)
     again = production.preview()
     assert again.ok, again.output
-    assert again.changes == set(), "the autoscalers' replicas are no change"
+    assert again.changes == set(), "neither the autoscalers' replicas are a change nor a new certificate"
+    assert "drift" not in again.output
     assert {call.what for call in production.aws.calls[calls:]} == {
         "GetCallerIdentity",
         "GET /clusters/production",

@@ -41,6 +41,8 @@ class Registered:
     retain_on_delete: bool | None
     provider: str
     """Name of the explicit provider, empty where there is none."""
+    aliases: frozenset[str]
+    """URNs."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Monitor(mocks.MockMonitor):
                 protect=request.protect if request.HasField("protect") else None,
                 retain_on_delete=(request.retainOnDelete if request.HasField("retainOnDelete") else None),
                 provider=_name_in(request.provider),
+                aliases=frozenset([*request.aliasURNs, *(it.urn for it in request.aliases if it.urn)]),
             )
             self.recording.resources.append(registered)
         return answer

@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pulumi
@@ -12,18 +15,16 @@ import pulumi_kubernetes as kubernetes
 import pytest
 
 from components.cluster import Cluster, EksCluster, Identity
-from components.load_balancer_controller import (
-    CHART,
-    CRDS,
-    POLICY,
-    VERSION,
-    LoadBalancerController,
-    LoadBalancerControllerArgs,
-    _in_use,
-)
-from components.release import Api, ApiError, StackState
-from settings import LoadBalancerControllerSettings, RolesSettings
-from tests.unit.recording import Recording, fails, run
+from components.load_balancer_controller import CHART, CRDS, POLICY, VERSION, LoadBalancerController
+from components.load_balancer_controller.removal import in_use
+from components.release import Api, ApiError, ChartError, StackState, chart_source
+from components.release.plan import RELEASE as RELEASE_TYPE
+from components.release.values import leaves
+from settings import RolesSettings
+from settings.model import CONTROLLER_VALUES
+from tests.engine.load_balancer_controller import chart_with_crds
+from tests.unit.recording import Recording, run
+from tests.unit.test_settings import EKS, parse
 
 # The permission list that belongs to a version: neither changes without the other.
 POLICIES = {"3.5.0": "d917aaadbc3281054a592cd496f5c80f8e0c11d59004558e1a05c7dc395b286a"}
@@ -65,12 +66,29 @@ class FakeApi:
     def __init__(self, objects: dict[str, Any] | None = None) -> None:
         self.objects = objects or {}
 
-    def get(self, path: str, **_: str) -> Any:
+    def get(self, path: str, *_: str, **query: str) -> Any:
+        if path.endswith("/kube-system/secrets"):
+            return {"items": []}
         if path not in self.objects:
             raise ApiError(404, {"reason": "NotFound"})
         return self.objects[path]
 
+    def apply(self, path: str, item: Any, **_: str) -> Any:
+        return item
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
     find, items = Api.find, Api.items
+
+
+@pytest.fixture(autouse=True)
+def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The chart, as it was pulled to the project."""
+    chart_with_crds(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chart_source, "pull", lambda *_: (CHART, ""))
+    return tmp_path / CHART
 
 
 def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) -> Callable[[], object]:
@@ -82,7 +100,7 @@ def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) ->
             identity=Identity(id=cluster.arn, name=cluster.name),
             eks=cluster,
         )
-        wanted = LoadBalancerControllerSettings.model_validate(settings)
+        wanted = parse({**EKS, "loadBalancerController": settings, "release": {"dryRun": False}})
         return LoadBalancerController.install(
             LoadBalancerController.plan(wanted, here, StackState.read()), here
         )
@@ -90,18 +108,19 @@ def program(cluster: EksCluster, api: FakeApi | None = None, **settings: Any) ->
     return install
 
 
-def crds(names: Sequence[str] = CRDS) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The chart as it is rendered."""
+WEBHOOK = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "webhook"}}
 
-    def rendered(_: dict[str, Any]) -> dict[str, Any]:
-        kinds = [{"kind": "CustomResourceDefinition", "metadata": {"name": name}} for name in names]
-        return {"result": [*kinds, {"kind": "Service", "metadata": {"name": "webhook"}}]}
 
-    return rendered
+def rendered(args: dict[str, Any]) -> dict[str, Any]:
+    """One object of the chart."""
+    return {"result": [WEBHOOK]}
+
+
+RENDERED = {TEMPLATE: rendered}
 
 
 def install(cluster: EksCluster | None = None, stack: str = "staging", **settings: Any) -> Recording:
-    done = run(program(cluster or eks(), mode="install", **settings), stack=stack, answers={TEMPLATE: crds()})
+    done = run(program(cluster or eks(), mode="install", **settings), stack=stack, answers=RENDERED)
     if done.error:
         raise done.error
     return done
@@ -128,31 +147,31 @@ def test_the_crds_are_those_of_the_pinned_version() -> None:
     assert set(CRDS) == CRDS_OF[VERSION]
 
 
-def test_a_chart_with_other_crds_is_refused() -> None:
-    done = run(program(eks(), mode="install"), answers={TEMPLATE: crds(CRDS[1:])})
+def test_a_chart_with_other_crds_is_refused(pulled: Path) -> None:
+    (pulled / f"crds/{CRDS[0]}.yaml").unlink()
+
+    done = run(program(eks(), mode="install"), answers=RENDERED)
 
     assert isinstance(done.error, pulumi.RunError)
     assert f"it lacks the CRDs {CRDS[0]}" in str(done.error)
     assert done.besides_providers() == []
 
 
-def test_a_chart_that_cannot_be_had_is_refused_with_the_key_that_says_where_it_is() -> None:
-    done = run(
-        program(eks(), mode="install", chartRepository="https://nowhere"),
-        answers={TEMPLATE: fails("failed to pull chart: no such host")},
-    )
+def test_a_chart_that_cannot_be_had_is_refused_with_the_key_that_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pull(name: str, repository: str, version: str) -> None:
+        raise ChartError(f"chart {name} {version} of {repository}: charts.example does not answer")
+
+    monkeypatch.setattr(chart_source, "pull", pull)
+    done = run(program(eks(), mode="install", chartRepository="https://charts.example"), answers=RENDERED)
 
     assert isinstance(done.error, pulumi.RunError)
-    assert str(done.error).startswith("mern:loadBalancerController.chartRepository: aws-load-balancer-contr")
-    assert "cannot be had from https://nowhere: " in str(done.error)
-    assert "pulumi config set --path 'mern:loadBalancerController.chartRepository' URL" in str(done.error)
-
-
-def test_an_oci_registry_can_have_the_chart() -> None:
-    inputs = install(chartRepository="oci://charts.example/eks").one(RELEASE).inputs
-
-    assert inputs["chart"] == "oci://charts.example/eks/aws-load-balancer-controller"
-    assert "repositoryOpts" not in inputs
+    assert str(done.error) == (
+        "mern:loadBalancerController.chartRepository: chart aws-load-balancer-controller 3.5.0 of "
+        "https://charts.example: charts.example does not answer\n      pulumi config set --path "
+        "'mern:loadBalancerController.chartRepository' URL --stack test"
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +185,7 @@ def test_an_oci_registry_can_have_the_chart() -> None:
 def test_two_stacks_do_not_fight_over_one_controller(annotations: dict[str, str], whose: str) -> None:
     there = {SERVICE_ACCOUNT_PATH: {"metadata": {"annotations": annotations}}}
 
-    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers={TEMPLATE: crds()})
+    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers=RENDERED)
 
     if whose:
         assert isinstance(done.error, pulumi.RunError)
@@ -203,7 +222,7 @@ def test_a_controller_under_any_name_is_noticed_before_its_crds_are_applied(
 ) -> None:
     there = {DEPLOYMENTS: {"items": [deployment(namespace, name, account)]}}
 
-    done = run(program(eks(), FakeApi(there), mode="install"), answers={TEMPLATE: crds()})
+    done = run(program(eks(), FakeApi(there), mode="install"), answers=RENDERED)
 
     deployed = f"Deployment {namespace}/{name}, which runs under ServiceAccount {account}"
     assert f"the cluster has a controller already: {deployed}\n" in str(done.error)
@@ -217,7 +236,7 @@ def managed_by(*managers: str, **metadata: Any) -> dict[str, Any]:
         {"manager": name, "operation": "Update"} | ({"subresource": part} if part else {})
         for name, _, part in (manager.partition("/") for manager in managers)
     ]
-    return {"metadata": {"managedFields": entries, **metadata}}
+    return {"metadata": {"managedFields": entries, **metadata}, "spec": {}}
 
 
 @pytest.mark.parametrize(
@@ -242,13 +261,13 @@ def managed_by(*managers: str, **metadata: Any) -> dict[str, Any]:
         (managed_by("mern", "somebody/status"), ""),
         (managed_by("eks", annotations={"mern/installed-by": "mern/staging"}), ""),
         (managed_by("eks", annotations={"mern/installed-by": "mern/production"}), "eks"),
-        ({"metadata": {}}, ""),
+        ({"metadata": {}, "spec": {}}, ""),
     ],
 )
 def test_crds_that_somebody_else_keeps_are_not_applied_over(crd: dict[str, Any], owner: str) -> None:
     there = {f"{CRD_PATH}/{CRDS[0]}": crd, f"{CRD_PATH}/{CRDS[1]}": crd}
 
-    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers={TEMPLATE: crds()})
+    done = run(program(eks(), FakeApi(there), mode="install"), stack="staging", answers=RENDERED)
 
     if owner:
         assert f"CRDs of the controller are kept by {owner}" in str(done.error)
@@ -276,7 +295,7 @@ def test_an_ingress_class_that_helm_could_not_create_is_refused_before_there_is_
 ) -> None:
     there = {CLASS: {"metadata": {"annotations": annotations}, "spec": {"controller": controller}}}
 
-    done = run(program(eks(), FakeApi(there), mode="install"), answers={TEMPLATE: crds()})
+    done = run(program(eks(), FakeApi(there), mode="install"), answers=RENDERED)
 
     if mode:
         assert f"the cluster has an IngressClass alb already, of {controller}" in str(done.error)
@@ -290,11 +309,11 @@ def test_crds_of_a_newer_controller_are_told(
 ) -> None:
     """v3.0.0 to v3.5.0 of the controller say v0.19.0, v2.4.2 said v0.5.0."""
     warnings: list[str] = []
-    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: warnings.append(text))
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_, **__: warnings.append(text))
     crd = managed_by("helm", annotations={"controller-gen.kubebuilder.io/version": version})
 
     there = FakeApi({f"{CRD_PATH}/{CRDS[0]}": crd})
-    assert run(program(eks(), there, mode="install"), answers={TEMPLATE: crds()}).error is None
+    assert run(program(eks(), there, mode="install"), answers=RENDERED).error is None
 
     assert bool(warnings) == newer
     assert not newer or f"take their place: {CRDS[0]}." in warnings[0]
@@ -302,13 +321,13 @@ def test_crds_of_a_newer_controller_are_told(
 
 def test_what_may_not_be_read_is_told_and_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(pulumi.log, "info", lambda text, *_: notes.append(text))
+    monkeypatch.setattr(pulumi.log, "info", lambda text, *_, **__: notes.append(text))
 
     class Forbidding(FakeApi):
-        def get(self, path: str, **_: str) -> Any:
+        def get(self, path: str, *_: str, **query: str) -> Any:
             raise ApiError(403, {"message": "not yours"})
 
-    done = run(program(eks(), Forbidding(), mode="install"), answers={TEMPLATE: crds()})
+    done = run(program(eks(), Forbidding(), mode="install"), answers=RENDERED)
 
     assert done.error is None
     assert notes[:3] == [
@@ -342,14 +361,14 @@ def test_the_controller_goes_only_when_nothing_in_the_cluster_needs_it() -> None
         }
     )
 
-    assert list(_in_use(api)) == [
+    assert list(in_use(api)) == [
         "Ingress shop/ours",
         "Service shop/nlb",
         "Gateway shop/edge",
         "GatewayClass alb",
         "TargetGroupConfiguration shop/slow",
     ]
-    assert list(_in_use(cast(Any, FakeApi()))) == []
+    assert list(in_use(cast(Any, FakeApi()))) == []
 
 
 def test_the_policy_grants_exactly_that_list() -> None:
@@ -382,9 +401,7 @@ def test_every_arn_is_of_the_partition_that_the_cluster_is_in(partition: str, re
 
 
 def test_a_partition_with_other_permissions_is_refused_before_anything_is_registered() -> None:
-    done = run(
-        program(eks(partition="aws-iso", region="us-iso-east-1"), mode="install"), answers={TEMPLATE: crds()}
-    )
+    done = run(program(eks(partition="aws-iso", region="us-iso-east-1"), mode="install"), answers=RENDERED)
 
     assert isinstance(done.error, pulumi.RunError)
     assert "partition aws-iso" in str(done.error)
@@ -447,16 +464,16 @@ def test_the_controller_starts_after_it_has_its_permissions_and_identity(identit
         assert done.one(ASSOCIATION).urn in waits_for
 
 
-def test_the_release_is_pinned_and_waits_for_the_controller() -> None:
-    inputs = install(chartRepository="https://charts.example").one(RELEASE).inputs
+def test_the_release_waits_for_the_controller() -> None:
+    inputs = install().one(RELEASE).inputs
 
     values = inputs.pop("values")
+    description = inputs.pop("description")
+    assert re.fullmatch(rf"{CHART} {VERSION} \(files \w{{16}}\), installed 2026-01-01T00:00:00Z", description)
     assert inputs == {
         "name": CHART,
         "namespace": "kube-system",
-        "chart": "aws-load-balancer-controller",
-        "version": "3.5.0",
-        "repositoryOpts": {"repo": "https://charts.example"},
+        "chart": CHART,
         "compat": "true",
         "timeout": 300,
         "atomic": True,
@@ -488,13 +505,82 @@ def test_no_pod_starts_without_its_readiness_gate_while_the_controller_is_down()
     ]
 
 
+def test_values_of_the_stack_go_over_those_of_the_program() -> None:
+    """As in a VPC without access to the internet."""
+    given = {
+        "image": {"repository": "111111111111.dkr.ecr.eu-central-1.amazonaws.com/mirror/controller"},
+        "enableShield": False,
+        "enableWaf": False,
+        "enableWafv2": False,
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "resources": {"limits": {"memory": "512Mi"}},
+        "defaultTags": {"team": "shop"},
+        "replicaCount": 1,
+        "serviceAccount": {"annotations": {"team": "shop"}},
+    }
+    values = install(values=given).one(RELEASE).inputs["values"]
+
+    assert (
+        values.items() >= {key: given[key] for key in given.keys() - {"resources", "serviceAccount"}}.items()
+    )
+    assert values["resources"] == {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"memory": "512Mi"},
+    }
+    assert "env" not in values  # Go's limit was that of our memory
+    assert values["serviceAccount"]["annotations"].keys() == {
+        "team",
+        "mern/installed-by",
+        "eks.amazonaws.com/role-arn",
+    }
+
+
+def test_what_the_program_sets_for_itself_no_stack_can_set() -> None:
+    values = install(values={"replicaCount": 1}).one(RELEASE).inputs["values"]
+    by_default = {
+        ("replicaCount",),
+        ("podDisruptionBudget", "maxUnavailable"),
+        ("resources", "requests", "cpu"),
+        ("resources", "requests", "memory"),
+        ("resources", "limits", "memory"),
+        ("env", "GOMEMLIMIT"),
+        ("enableServiceMutatorWebhook",),
+        ("podMutatorWebhookConfig", "failurePolicy"),
+        ("objectSelector", "matchExpressions"),
+    }
+    assert {path for path, _ in leaves(values)} - by_default < set(CONTROLLER_VALUES)
+
+
+def test_a_release_of_an_earlier_program_is_moved() -> None:
+    """It stood in the component itself, as the engine was seen to keep it."""
+    component = "urn:pulumi:staging::mern::mern:index:LoadBalancerController"
+    parent, urn = (
+        f"{component}::load-balancer-controller",
+        f"{component}${RELEASE_TYPE}::load-balancer-controller-release",
+    )
+    stored = {
+        parent: {"type": "", "outputs": {}},
+        urn: {"type": RELEASE_TYPE, "outputs": {"name": CHART, "namespace": "kube-system"}},
+    }
+    state = {"pulumi:pulumi:readStackResourceOutputs": lambda _: {"outputs": stored}}
+
+    done = run(program(eks(), mode="install"), stack="staging", answers=RENDERED | state)
+
+    assert done.error is None
+    assert done.one(RELEASE).aliases == {urn}
+
+
 def test_everything_is_in_the_component_and_by_the_providers_of_the_stack() -> None:
     done = install(identity="pod-identity")
 
     component = done.one("mern:index:LoadBalancerController")
     children = done.children(component)
-    role = next(child for child in children if child.type == "mern:index:ServiceAccountRole")
-    children += done.children(role)
+    role, chart_release = (
+        next(child for child in children if child.type == type_)
+        for type_ in ("mern:index:ServiceAccountRole", "helm:index:ChartRelease")
+    )
+    children += [*done.children(role), *done.children(chart_release)]
+    children += done.children(done.one(RELEASE))
     assert len(children) == len(done.besides_providers()) - 1
     assert {child.type: child.provider for child in children} == {
         role.type: "",
@@ -502,7 +588,9 @@ def test_everything_is_in_the_component_and_by_the_providers_of_the_stack() -> N
         POLICY_TYPE: "aws",
         ATTACHMENT: "aws",
         ASSOCIATION: "aws",
+        chart_release.type: "",
         RELEASE: "cluster",
+        "helm:core/v1:Service": "",
     }
 
 
@@ -558,10 +646,3 @@ def test_a_name_that_is_too_long_for_a_role_is_shortened_and_stays_unique() -> N
 
     assert [len(name) for name in names] == [64, 64]
     assert names[0] != names[1]
-
-
-def test_a_timeout_that_is_no_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="timeout is a positive number of seconds, not 0"):
-        LoadBalancerControllerArgs(
-            cluster=eks(), api=cast(Any, None), crds=[], chart_repository="https://x", timeout=0
-        )

@@ -20,9 +20,10 @@ import pulumi
 import pytest
 import yaml
 
-from components.load_balancer_controller import CRDS
-from components.release import Api, chart
+from components.load_balancer_controller import CHART as CONTROLLER_CHART
+from components.release import Api, chart, chart_source
 from components.release.kubernetes_api import ApiError, ClusterError
+from tests.engine.load_balancer_controller import chart_with_crds
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,8 @@ class FakeApi:
 
     def get(self, path: str, *_: str, **__: str) -> dict[str, Any]:
         place, name = path.rsplit("/", 1)
+        if path == "/api/v1/namespaces/kube-system/secrets":
+            return {"items": []}
         if name == "secrets":
             return {"items": list(self.records.values())}
         if place.endswith("/secrets"):
@@ -155,6 +158,11 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeApi) ->
     # The program reads ./chart and the sandbox's kube config where it runs.
     (tmp_path / "chart").symlink_to(ROOT / "chart")
     (tmp_path / ".sandbox").mkdir()
+    # The controller's chart was pulled before.
+    chart_with_crds(tmp_path)
+    monkeypatch.setattr(
+        chart_source, "pull", lambda name, *_: ("./chart" if name == "./chart" else CONTROLLER_CHART, "")
+    )
     (tmp_path / ".sandbox/kubeconfig").write_text(yaml.safe_dump(kubeconfig("kwok-mern")))
     monkeypatch.chdir(tmp_path)
     # Of a refusal it makes words and an exit code; here the refusal itself is looked at.
@@ -223,7 +231,7 @@ def rendered(args: dict[str, Any]) -> dict[str, Any]:
     """Two objects of a chart that is careless with a credential."""
     options = json.loads(args["jsonOpts"])
     if options["chart"] == "aws-load-balancer-controller":
-        return {"result": [{"kind": "CustomResourceDefinition", "metadata": {"name": n}} for n in CRDS]}
+        return {"result": [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "webhook"}}]}
     uri = options["values"]["mernServer"]["mongodbUri"]
     data = {"URI": base64.b64encode(uri.encode()).decode(), "PORT": "ODA4MA=="}
     meta = {"name": "mern-server", "namespace": options["namespace"]}

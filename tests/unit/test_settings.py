@@ -9,6 +9,7 @@ import pulumi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from settings import KEYS, Settings
 from tests.bad_input import path_in
@@ -345,6 +346,50 @@ def test_a_secret_inside_the_values_is_refused_because_it_would_hide_all_of_them
     assert fault.startswith("mern:values holds a secret, which would hide all of it")
     for key in ENCRYPTED:
         assert f"mern:{key}" in fault
+
+
+def test_values_of_the_controllers_chart_that_are_the_programs_own_are_refused_all_at_once() -> None:
+    role = "eks.amazonaws.com/role-arn"
+    given = {
+        "clusterName": "other",
+        "vpcId": "vpc-2",
+        "serviceAccount": {"create": False, "annotations": {role: "arn", "team": "shop"}},
+        "podAnnotations": "none",
+        "replicaCount": 1,
+        "nameOverride": "",
+    }
+    start, rm = "mern:loadBalancerController.values", "pulumi config rm --path"
+    own = "is set by this program, and cannot be another"
+    assert faults({**EKS, "loadBalancerController": {"mode": "install", "values": given}}) == {
+        f"{start}.clusterName {own}": f"{rm} '{start}.clusterName'",
+        f"{start}.nameOverride {own}": f"{rm} '{start}.nameOverride'",
+        f"{start}.podAnnotations is no object, and this program sets values in it": (
+            f"{rm} '{start}.podAnnotations'"
+        ),
+        f'{start}.serviceAccount.annotations["{role}"] {own}': (
+            f"{rm} '{start}.serviceAccount.annotations[\"{role}\"]'"
+        ),
+        f"{start}.serviceAccount.create {own}": f"{rm} '{start}.serviceAccount.create'",
+        f"{start}.vpcId {own}": f"{rm} '{start}.vpcId'",
+    }
+
+
+def test_a_secret_among_the_values_of_the_controllers_chart_hides_the_texts_there() -> None:
+    """The engine says of the whole key that it is secret, and not of which leaf."""
+    given = {"webhookTLS": {"key": "value-of-key"}, "replicaCount": 1, "enableWaf": False}
+    key = {"loadBalancerController": {"mode": "install", "identity": "irsa", "values": given}}
+
+    hidden = parse({**EKS, **key}, encrypted={*ENCRYPTED, "loadBalancerController"})
+
+    values = hidden.load_balancer_controller.values
+    assert values == {**given, "webhookTLS": {"key": SecretStr("value-of-key")}}
+    assert "value-of-key" not in repr(hidden)
+    assert parse({**EKS, **key}).load_balancer_controller.values == given
+    # And nothing else there is a secret.
+    without = {"loadBalancerController": {"mode": "none"}}
+    assert list(faults(without, encrypted={*ENCRYPTED, "loadBalancerController"})) == [
+        "mern:loadBalancerController is encrypted, but is no secret"
+    ]
 
 
 @pytest.mark.parametrize("key", ["imageTag", "release"])

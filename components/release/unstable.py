@@ -1,0 +1,86 @@
+"""Fields that a chart renders anew each time: certificates that it makes itself, random texts, the time.
+
+They are what differs between two renderings of the same. What Helm has deployed has other texts there, and so
+will what it deploys next: nothing is to be compared there.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from components.release import chart_files
+from components.release.manifest import Key, Object, by_key, key_of
+from components.release.values import ABSENT, Path, by_index, differences, get, map_paths
+
+IN_ROWS = "[new in each rendering]"
+"""In place of such a field where an object is shown."""
+
+_CLOCK = r"now|ago"
+_RANDOM = r"gen[A-Z]\w*|rand[A-Z]\w*|uuidv4|bcrypt|htpasswd|encryptAES"
+"""Functions of Helm's templates, by the names that they have there."""
+
+Fields = Mapping[Key, frozenset[Path]]
+"""Such fields, by object."""
+
+
+def find(
+    chart: str, rendered: Sequence[Object], namespace: str, render: Callable[[], Iterable[Object]]
+) -> Fields:
+    """Return the fields of `rendered` that another rendering has differently.
+
+    Args:
+        chart: folder of the chart, or a packed one. Few charts have to be rendered again.
+        rendered: its objects.
+        namespace: of the release.
+        render: does so once more.
+    """
+    files = chart_files.load(chart)
+    if not _calls(files, f"{_CLOCK}|{_RANDOM}"):
+        return {}
+    if _calls(files, _CLOCK):
+        time.sleep(1.01 - time.time() % 1)  # in the same second, the time is the same twice
+    first, second = by_key(rendered, namespace), by_key(render(), namespace)
+    found = {
+        key: frozenset(
+            path[:-1] if ABSENT in (old, new) else path
+            for path, old, new in differences(item, second[key], pair=by_index)
+        )
+        for key, item in first.items()
+        if key in second
+    }
+    return {key: paths for key, paths in found.items() if paths}
+
+
+def as_recorded(
+    rendered: Iterable[Object], recorded: Iterable[Object], namespace: str, fields: Fields
+) -> list[dict[str, Any]]:
+    """Return `rendered` with what Helm has recorded in place of `fields`, where it has."""
+    olds = by_key(recorded, namespace)
+
+    def settled(item: Object) -> dict[str, Any]:
+        key = key_of(item, namespace)
+
+        def old(path: Path, new: Any) -> Any:
+            was = get(olds.get(key, {}), path)
+            return new if was is ABSENT else was
+
+        return dict(map_paths(item, fields.get(key, ()), old))
+
+    return [settled(item) for item in rendered]
+
+
+def as_shown(rendered: Iterable[Object], namespace: str, fields: Fields) -> list[dict[str, Any]]:
+    """Return `rendered` with a text that stays the same in place of `fields`."""
+    return [map_paths(item, fields.get(key_of(item, namespace), ()), lambda *_: IN_ROWS) for item in rendered]
+
+
+def _calls(files: chart_files.Files, functions: str) -> bool:
+    """Return whether a template of the chart or of a sub-chart calls one of `functions`."""
+    call = re.compile(rf"\{{\{{[^}}]*\b({functions})\b".encode())
+    return any(
+        _calls(chart_files.unpacked(content) or {}, functions)
+        if chart_files.PACKED.fullmatch(path)
+        else "templates/" in path and call.search(content) is not None
+        for path, content in files.items()
+    )
