@@ -4,6 +4,7 @@ deploy it."""
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,11 +15,15 @@ import yaml
 
 from components.release import chart_files, helm_yaml
 from components.release.errors import ChartError
-from components.release.manifest import flattened
+from components.release.manifest import flattened, without_nulls
 from components.release.secrets import Secrets, opened
 from components.release.values import dotted, leaves, map_leaves, whole
 
 CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
+
+FIRST_TEMPLATE = f"templates/{'z/' * 40}z.yaml"
+"""Path of a template that Helm renders before all others: the deepest is the first."""
+TELL_UPGRADE = b'{{ $_ := set .Release "IsUpgrade" true }}{{ $_ = set .Release "IsInstall" false }}'
 
 
 def describe(chart: str) -> str:
@@ -71,27 +76,35 @@ def render(
     namespace: str,
     values: Mapping[str, Any],
     provider: pulumi.ProviderResource,
+    *,
+    is_upgrade: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the Kubernetes objects of the chart, hooks among them, test hooks and the CRDs of crds/ not.
 
     Rendered by the function `kubernetes:helm:template` of the Kubernetes provider, which works
     without a cluster too.
 
+    Args:
+        chart: its folder.
+        name, namespace: of the release.
+        values: of the release.
+        provider: that deploys it.
+        is_upgrade: what `.Release.IsUpgrade` says.
+
     Raises:
         ChartError: with Helm's own words, every secret of `values` masked.
     """
-    folder = PurePosixPath(chart)
-    options = {
-        "chart": folder.name,
-        "path": str(folder.parent),
-        "release_name": name,
-        "namespace": namespace,
-        "values": opened(values),
-        "skip_crd_rendering": True,
-    }
     secrets = Secrets.of_values(values, public="\n".join([name, namespace, *public_texts(chart, values)]))
     try:
-        with _masked_debug_log(secrets):
+        with _masked_debug_log(secrets), _folder(chart, is_upgrade) as folder:
+            options = {
+                "chart": folder.name,
+                "path": str(folder.parent),
+                "release_name": name,
+                "namespace": namespace,
+                "values": without_nulls(opened(values)),  # as the engine passes them on
+                "skip_crd_rendering": True,
+            }
             answer = pulumi.runtime.invoke(
                 "kubernetes:helm:template",
                 {"jsonOpts": json.dumps(options)},
@@ -106,6 +119,37 @@ def render(
         where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
     return flattened(map_leaves((answer.value or {}).get("result", []), whole))
+
+
+def tells_upgrades(chart: str) -> bool:
+    """Return whether the chart can be rendered as an upgrade, and is another then: a template asks if it is
+    one, and none calls `lookup`. Where nothing is found, these refuse upgrades that they would allow."""
+    names = set(_names_in_templates(chart_files.load(chart)))
+    return bool(names & {b"IsUpgrade", b"IsInstall"}) and b"lookup" not in names
+
+
+def _names_in_templates(files: chart_files.Files) -> Iterator[bytes]:
+    for path, content in files.items():
+        if chart_files.PACKED.fullmatch(path):
+            yield from _names_in_templates(chart_files.unpacked(content) or {})
+        elif "templates/" in path:
+            yield from re.findall(rb"\b(?:IsUpgrade|IsInstall|lookup)\b", content)
+
+
+@contextmanager
+def _folder(chart: str, is_upgrade: bool) -> Iterator[PurePosixPath]:
+    """Give the chart's folder; for an upgrade, which the provider's function does not know, a copy with a
+    template that tells all others of it: they share one `.Release`."""
+    if not is_upgrade:
+        yield PurePosixPath(chart)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        files = {**chart_files.load(chart), FIRST_TEMPLATE: TELL_UPGRADE, chart_files.IGNORE: b""}
+        for path, content in files.items():
+            file = Path(folder, "chart", path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        yield PurePosixPath(folder, "chart")
 
 
 def crds(chart: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ texts are the same quantity. Where it has no opinion, every difference counts.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from components.release.dry_run import DRY_RUN
+from components.release.dry_run import LENIENT
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.manifest import (
     Key,
@@ -64,7 +64,7 @@ def _changed_fields(api: Api | None, old: Object, new: Object, namespace: str) -
         try:
             path = api.path(new, namespace)
             if live := api.find(path):
-                after = api.merge_patch(path, patch, **{**DRY_RUN, "fieldValidation": "Ignore"})
+                after = api.merge_patch(path, patch, **LENIENT)
                 patch = merge_patch(without_system_fields(live), without_system_fields(after))
         except ClusterError:  # the dry run of the whole plan says why
             pass

@@ -16,6 +16,8 @@ _SAFELY: Mapping[str, Any] = {
     # Only a deployment whose objects are ready counts.
     "skipAwait": False,
     "createNamespace": False,
+    # Else the provider takes empty lists out of the values, and the chart's own stand there.
+    "allowNullValues": True,
     # Acts on a first install only, over what a killed one left; refuses over a deployed one.
     "replace": True,
 }

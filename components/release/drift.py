@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any
 
-from components.release.dry_run import DRY_RUN
+from components.release.dry_run import LENIENT
 from components.release.findings import AT_ONCE, Finding, ask_about_each
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.manifest import (
@@ -124,6 +124,7 @@ def find(
         live: what `read` has returned, where it was read before.
         deployed: when Helm was done with the objects, by the API server's clock, where that is known.
     """
+    # What the chart has twice is in the cluster as Helm wrote it last.
     items = by_key(recorded, namespace)
     there = read(api, items.values(), namespace) if live is None else live
     suspects = [item for key, item in items.items() if not _is_as_recorded(there[key], item, deployed)]
@@ -160,11 +161,10 @@ def _compare(
 
     def is_ignored(at: Path) -> bool:
         field = f"{label.replace(' ', '/', 1)}:{dotted(at)}"
-        return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in ignored)
+        patterns = (*ignored, *_left_to_controllers(item))
+        return any(fnmatchcase(field, pattern.replace("[", "[[]")) for pattern in patterns)
 
-    as_recorded = api.merge_patch(
-        api.path(item, namespace), comparable(item), **{**DRY_RUN, "fieldValidation": "Ignore"}
-    )
+    as_recorded = api.merge_patch(api.path(item, namespace), comparable(item), **LENIENT)
     old, new = without_system_fields(as_recorded), without_system_fields(live)
     texts = []
     for at, was, is_ in sorted(differences(old, new, pair=by_name), key=lambda change: dotted(change[0])):
@@ -177,6 +177,17 @@ def _compare(
         texts.append(f"{label}: {dotted(at)} is {now}, not {then}{_by(live, at)}")
     patch = merge_patch(new, _undone(old, new, is_ignored))
     return Finding(item=item, texts=texts, patch=patch) if texts else None
+
+
+def _left_to_controllers(item: Object) -> tuple[str, ...]:
+    """Return patterns of the fields that some controller writes by design, and Helm leaves alone."""
+    if item["kind"] == "ClusterRole" and item.get("aggregationRule"):
+        return ("ClusterRole/*:rules*",)
+    if item["kind"].endswith("WebhookConfiguration"):
+        # Where the chart names no authority, some controller or Job has put it there.
+        named = any((hook.get("clientConfig") or {}).get("caBundle") for hook in item.get("webhooks") or ())
+        return () if named else ("*:webhooks[*].clientConfig.caBundle",)
+    return ()
 
 
 def _is_as_recorded(live: Object | ClusterError | None, item: Object, deployed: datetime | None) -> bool:

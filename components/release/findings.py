@@ -21,6 +21,8 @@ class Finding:
     """The fault of each field; every text begins with kind and name of the object."""
     unchecked: str = ""
     """Why nothing can be said of the object; then `texts` is empty."""
+    remark: str = ""
+    """What a user should know of an object without a fault."""
     refused: bool = False
     """Whether the API server would not accept it."""
     patch: Object = field(default_factory=dict)

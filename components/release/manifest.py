@@ -12,6 +12,8 @@ Object = Mapping[str, Any]
 Key = tuple[str, str, str, str]
 """Group, kind, namespace and name of an object."""
 
+HOOKS_OF_AN_INSTALLATION = {"pre-install", "post-install"}
+HOOKS_OF_AN_UPGRADE = {"pre-upgrade", "post-upgrade"}
 CHART_VERSION_LABELS = ("helm.sh/chart", "app.kubernetes.io/version")
 
 
@@ -48,7 +50,8 @@ def group_of(item: Object) -> str:
 
 def label_of(item: Object) -> str:
     """Return kind and name, as in `Deployment web`."""
-    return f"{item['kind']} {item['metadata'].get('name', '')}"
+    meta = item["metadata"]
+    return f"{item['kind']} {meta.get('name') or meta.get('generateName', '')}"
 
 
 def label_of_key(key: Key) -> str:
@@ -67,6 +70,13 @@ def is_hook(item: Object) -> bool:
     return bool(hook_phases(item))
 
 
+def is_removed_before_it_runs(item: Object) -> bool:
+    """Return whether Helm deletes what an earlier deployment has left of a hook, as it does by default."""
+    notes = item["metadata"].get("annotations") or {}
+    policies = {policy.strip() for policy in notes.get("helm.sh/hook-delete-policy", "").split(",")} - {""}
+    return not policies or "before-hook-creation" in policies
+
+
 def is_kept(item: Object) -> bool:
     """Return whether Helm leaves an object in the cluster when the chart has it no more."""
     policy = (item["metadata"].get("annotations") or {}).get("helm.sh/resource-policy")
@@ -80,16 +90,17 @@ def comparable(item: Object) -> dict[str, Any]:
     where the chart has.
     """
     meta = {key: value for key, value in item["metadata"].items() if key != "namespace"}
-    bare: dict[str, Any] = _without_nulls({**item, "metadata": meta})
+    bare: dict[str, Any] = without_nulls({**item, "metadata": meta})
     return bare
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """Return `value` without the keys whose value is null."""
     match value:
         case Mapping():
-            return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+            return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
         case list():
-            return [_without_nulls(inner) for inner in value]
+            return [without_nulls(inner) for inner in value]
     return value
 
 

@@ -35,10 +35,11 @@ from components.release.manifest import (
     key_of,
     label_of,
     newly_unsized,
+    without_nulls,
 )
 from components.release.record import Record
 from components.release.references import Reference, references
-from components.release.secrets import Secrets, disguised
+from components.release.secrets import Secrets, disguised, opened
 from components.release.stack_state import StackState
 from components.release.values import dotted, leaves
 
@@ -194,9 +195,12 @@ def plan_release(
         path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
         args = replace(args, chart=path, repository="", version="", digest="")
         files = chart.describe(args.chart)
+        is_upgrade = chart.tells_upgrades(args.chart) and _is_upgrade(args, api, files, ahead)
 
         def render(values: Mapping[str, Any] = args.values) -> list[dict[str, Any]]:
-            return chart.render(args.chart, args.name, args.namespace, values, provider)
+            return chart.render(
+                args.chart, args.name, args.namespace, values, provider, is_upgrade=is_upgrade
+            )
 
         rendered = render()
         unstable_fields = unstable.find(args.chart, rendered, args.namespace, render)
@@ -217,6 +221,8 @@ def plan_release(
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
         plan.notes.append(_note_on_weak(secrets.not_sought))
+    if nulls := [dotted(path) for path, value in leaves(args.values) if value is None]:
+        plan.notes.append(f"null does not reach Helm, and the chart's own values stay: {', '.join(nulls)}")
     plan.notes += nearly_full + ([pulled] if pulled else [])
     if not args.show_objects:
         plan.notes.append("objects are not shown; rows of objects that leave this view delete nothing")
@@ -239,6 +245,21 @@ class _ReadAhead:
         if newest is None or newest.status != "deployed" or self._args.drift == "ignore":
             return None
         return drift.read(self._api, newest.objects(), self._args.namespace)
+
+
+def _is_upgrade(args: ReleaseArgs, api: Api, files: str, ahead: _ReadAhead) -> bool:
+    """Return whether Helm upgrades the release, or has upgraded it where nothing changes; False where the
+    cluster does not answer, which the rest of the plan says."""
+    try:
+        newest = ahead.newest.result()
+        basis = newest and record.basis(api, newest)
+    except ClusterError:
+        return False
+    if basis is None or basis.status != "deployed":
+        return False
+    given, deployed = (without_nulls(values) for values in (opened(args.values), basis.values))
+    is_same = description.files_in(basis.description) == files and given == deployed
+    return basis is not newest or basis.revision > 1 or not is_same
 
 
 def _public_texts(
@@ -447,15 +468,12 @@ def _require_nothing_in_use_is_deleted(plan: ReleasePlan, recorded: Sequence[Obj
     faults = []
     for key in sorted(old.keys() - new.keys()):
         _, kind, place, name = key
-        by = users.get((kind, name))
-        if not by or place != namespace or is_kept(old[key]):
-            continue
-        live = plan.api.find(plan.api.path(old[key], namespace))
-        if live is None:
-            continue
-        if is_kept(live):
-            plan.notes.append(f"{kind} {name} is left behind, by its own annotation, for {', '.join(by)}")
-        else:
+        by = users.get((kind, name), []) if place == namespace else []
+        live = plan.api.find(plan.api.path(old[key], namespace)) if by else None
+        if is_kept(live or old[key]):
+            whom = f", for {', '.join(by)}" if by else ""
+            plan.notes.append(f"{kind} {name} is left behind, by its own annotation{whom}")
+        elif live:
             faults.append(
                 f"{kind} {name} belongs to release {plan.args.name} and would be deleted with this "
                 f"deployment, but {', '.join(by)} still needs it. To hand it over to another owner:\n"
@@ -519,5 +537,6 @@ def _ask_about_objects(plan: ReleasePlan, recorded: list[dict[str, Any]] | None)
             f"the API server refuses {count} of release {args.namespace}/{args.name}:\n"
             + "\n".join(f"  {text}" for text in refusals)
         )
+    plan.notes += [finding.remark for finding in findings if finding.remark]
     of_all = f" of {len(plan.objects)}"
     plan.notes += unchecked_notes(findings, "not checked by the API server", of_all)

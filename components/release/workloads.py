@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from components.release.kubernetes_api import Api
-from components.release.manifest import Object, group_of, hook_phases, is_hook
+from components.release.manifest import (
+    HOOKS_OF_AN_INSTALLATION,
+    HOOKS_OF_AN_UPGRADE,
+    Object,
+    group_of,
+    hook_phases,
+    is_hook,
+)
 
 WITH_PODS = {
     ("apps", "Deployment"),
@@ -26,7 +33,7 @@ WITHOUT_PODS = {
 }
 AS_HOOKS = {("batch", "Job"), ("", "Pod")}
 """Hooks are waited for until they have ended; a Job that is no hook is not waited for."""
-HOOKS_OF_A_DEPLOYMENT = {"pre-install", "post-install", "pre-upgrade", "post-upgrade"}
+HOOKS_OF_A_DEPLOYMENT = HOOKS_OF_AN_INSTALLATION | HOOKS_OF_AN_UPGRADE
 LOG_LINES = 10
 
 IMAGE_FAULTS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")

@@ -134,7 +134,7 @@ class Project:
         ENGINE.pulumi("stack", "init", self.stack, cwd=self.folder)
         for key in MADE_UP_SECRETS.keys() - self.secrets.keys():
             config = yaml.safe_load(self.config_file.read_text())
-            config["config"].pop(key, None)
+            config.get("config", {}).pop(key, None)
             self.config_file.write_text(yaml.safe_dump(config))
         for key, value in self.secrets.items():
             if MADE_UP_SECRETS.get(key) != value:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from lightkube.generic_resource import create_global_resource
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
@@ -15,7 +16,11 @@ from components.release import ReleaseArgs
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project
 from tests.stand_ins.chart_server import CANARIES, PASSWORD, USER, chart_server
+from tests.try_chart import try_chart
 
+CRDS = create_global_resource(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
+)
 PAGE = (PROJECT / "docs/release.md").read_text()
 
 
@@ -221,6 +226,41 @@ def test_all_that_helm_waits_for_is_named_while_it_waits_and_when_it_has_given_u
     assert "waiting for " in run.output
     assert "Service a-service: no load balancer gives it an address" in run.output
     assert "not-waited-for" not in run.output.partition("these did not become ready")[2].partition("Next:")[0]
+
+
+def test_rows_dry_run_and_drift_are_true_of_all_that_charts_do(project: Project) -> None:
+    """Of the aggregated role a controller writes the rules; the namespace and the kind of some objects are
+    made by the chart itself; the first hooks fail unless they may run again."""
+    project.program("")  # that of the trial
+    trial = try_chart(project, PROJECT / "tests/charts/everything", {"list": [], "none": None}, "replicas=2")
+
+    assert not trial.failed
+    kept = f"ConfigMap {project.namespace}/kept"
+    assert trial.objects - trial.rows == trial.left == {kept}
+    assert trial.rows - trial.hooks <= trial.objects
+    phases = {
+        f"{when}-{what}" for when in ("pre", "post") for what in ("install", "upgrade", "delete", "rollback")
+    }
+    assert trial.hooks == {f"Job {project.namespace}/{phase}" for phase in phases}
+    assert (trial.unlike, trial.noise, trial.drift) == (set(), set(), [])
+    assert trial.changed == "`replicas=2`: " + ", ".join(
+        (
+            "delete ConfigMap kept",
+            "delete ConfigMap of-the-installation",
+            "update ConfigMap release",
+            "update Deployment web",
+            "update Gadget cluster.wide",
+        )
+    )
+    assert set(trial.notes) == {
+        'ConfigMap name.with.dots: unknown field "status": the API server leaves that out',
+        "null does not reach Helm, and the chart's own values stay: none",
+        "not checked by the API server: 1 of 20 objects: its namespace is not there yet",
+        "not checked by the API server: 1 of 20 objects: its kind comes with this very chart",
+        "ConfigMap kept is left behind, by its own annotation",
+    }
+    assert trial.row.startswith("| everything 0.1.0 | 11 + 8 hooks |")
+    project.cluster.client.delete(CRDS, "gadgets.example.org")
 
 
 def test_the_documentation_names_every_argument_and_its_default() -> None:

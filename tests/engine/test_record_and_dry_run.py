@@ -131,8 +131,11 @@ class Small:
             state = StackState(known)
             return plan_release(args, provider, self.api(), state)
 
-    def _render(self, folder: str, name: str, namespace: str, values: Any, provider: Any) -> list[Any]:
-        manifest = self.run_helm("template", name, folder, values=opened(values))
+    def _render(
+        self, folder: str, name: str, namespace: str, values: Any, provider: Any, *, is_upgrade: bool = False
+    ) -> list[Any]:
+        options = ["--is-upgrade"] if is_upgrade else []
+        manifest = self.run_helm("template", name, folder, *options, values=opened(values))
         return helm_yaml.load_all(manifest)
 
     def refusals(self) -> list[str]:
@@ -336,11 +339,13 @@ def test_what_somebody_may_not_read_or_ask_is_a_line_and_no_refusal(small: Small
     for rules, first, last in (
         (no_secrets, stored, "4 of 5 objects: what Helm has stored of it could not be read"),
         (one_secret, compared, f"1 of 5 objects: {permitted}"),
-        ([], stored, f"4 of 5 objects: {permitted}"),
+        ([], stored, f"5 of 5 objects: {permitted}"),
     ):
         with ExitStack() as resources:
             small.kubeconfig = may_do(small, rules, resources)
             *others, note = small.plan().notes
+        if first == compared:  # what is patched and the hook, which is created, are two reasons
+            assert others.pop().startswith(f"{NOT_CHECKED}1 of 5 objects: {permitted}")
         assert all(each.startswith(first) for each in others), others
         assert others == others[:1] or first == compared
         assert note.startswith(NOT_CHECKED + last)
@@ -466,7 +471,7 @@ def test_a_cluster_that_does_not_answer_is_one_line_of_a_preview(small: Small) -
 
 def test_before_its_namespace_is_there_a_preview_says_so_in_one_line(small: Small) -> None:
     small.project.namespace = "not-there"
-    assert small.plan().notes == [f"{NOT_CHECKED}4 of 5 objects: its namespace is not there yet"]
+    assert small.plan().notes == [f"{NOT_CHECKED}5 of 5 objects: its namespace is not there yet"]
 
 
 def test_a_webhook_that_does_not_answer_is_one_line_and_no_refusal(small: Small) -> None:
@@ -492,7 +497,7 @@ def test_a_webhook_that_does_not_answer_is_one_line_and_no_refusal(small: Small)
     with small.having(ValidatingWebhookConfiguration, dead):
         until(lambda: bool(small.plan().notes))
         [note] = small.plan().notes
-    assert note.startswith(f"{NOT_CHECKED}2 of 5 objects: Internal error occurred: failed calling webhook")
+    assert note.startswith(f"{NOT_CHECKED}3 of 5 objects: Internal error occurred: failed calling webhook")
 
 
 def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with_the_kinds_of_the_chart(
@@ -541,6 +546,93 @@ def test_an_object_of_nobody_is_refused_and_one_given_to_helm_is_taken_over_with
         change_a_crd(small, crd)
     finally:
         client.delete(CRDS, WIDGETS)
+
+
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
+
+
+def pods(image: str) -> dict[str, Any]:
+    """A template of pods that end."""
+    spec = {"restartPolicy": "Never", "containers": [{"name": "web", "image": image}]}
+    return {"metadata": {"labels": {"app": "fixed"}}, "spec": spec}
+
+
+def fixed(image: str, storage: str, address: str) -> list[dict[str, Any]]:
+    """Objects with fields that nobody may change."""
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": pods(image)}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
+    several: dict[str, Any] = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "spec": {
+            "serviceName": "fixed",
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": "fixed"}},
+            "template": {**pods(image), "spec": {**pods(image)["spec"], "restartPolicy": "Always"}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": spec}],
+        },
+    }
+    ports = [{"port": 80}]
+    service = {"apiVersion": "v1", "kind": "Service", "spec": {"clusterIP": address, "ports": ports}}
+    return [{**item, "metadata": {"name": "fixed"}} for item in (job, claim, several, service)]
+
+
+def test_what_helm_cannot_deploy_is_refused(small: Small) -> None:
+    """Each was tried with Helm itself, which stops before its work or in the midst of it."""
+    namespace, api = small.project.namespace, small.api()
+    others = {"meta.helm.sh/release-name": "other", "meta.helm.sh/release-namespace": "elsewhere"}
+    foreign = {**CONFIG_MAP, "metadata": {"name": "foreign", "annotations": others}}
+    hook = {"helm.sh/hook": "post-install", "helm.sh/hook-delete-policy": "hook-failed"}
+    left = {**CONFIG_MAP, "metadata": {"name": "left", "annotations": hook}}
+    twice = {**CONFIG_MAP, "metadata": {"name": "twice"}}
+    nameless = {**CONFIG_MAP, "metadata": {"generateName": "made-"}}
+    names = {"plural": "things", "singular": "thing", "kind": "Thing"}
+    defined = {**widgets(), "metadata": {"name": "things.example.org"}}
+    defined["spec"] = {**defined["spec"], "names": names}
+    widget = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "a"}}
+    for item in (foreign, left):
+        api.create(f"/api/v1/namespaces/{namespace}/configmaps", item)
+    api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", defined)
+    more = small.write(
+        "templates/more.yaml", foreign, left, twice, twice, nameless, widgets(), widget, defined
+    )
+    try:
+        texts = small.refusals()
+    finally:
+        small.project.cluster.client.delete(CRDS, "things.example.org")
+    expected = (
+        "ConfigMap foreign: exists already and belongs to release other in namespace elsewhere: delete it",
+        "ConfigMap left: exists already, and Helm cannot run it again: its annotation",
+        "ConfigMap made-: has no metadata.name",
+        "ConfigMap twice: stands in the chart more than once",
+        "CustomResourceDefinition things.example.org: exists already and does not belong to this release",
+        "Widget a: its kind is defined in the chart's templates, and Helm has to know it before",
+    )
+    assert len(texts) == len(expected), texts
+    for text, start in zip(texts, expected, strict=True):
+        assert text.startswith(start)
+
+    # What nobody may change, with what to do about it.
+    more.unlink()
+    small.write("templates/fixed.yaml", *fixed("web:1", "1Gi", "10.0.0.76"))
+    small.deploy()
+    small.write("templates/fixed.yaml", *fixed("web:2", "2Gi", "10.0.0.77"))
+    texts = small.refusals()
+    keep = "Keep it, or delete the object first"
+    delete = f"fixed -n {namespace}"
+    assert [text.partition(": is immutable. ")[::2] for text in texts] == [
+        ("Job fixed: spec.template", f"{keep}: `kubectl delete job {delete}`"),
+        (
+            "PersistentVolumeClaim fixed: spec",
+            "Keep it: who deletes the claim deletes what is stored, as a rule",
+        ),
+        ("Service fixed: spec.clusterIPs[0]", f"{keep}: `kubectl delete service {delete}`"),
+        (
+            "StatefulSet fixed: spec.volumeClaimTemplates",
+            f"{keep} and leave its pods running: `kubectl delete statefulset {delete} --cascade=orphan`",
+        ),
+    ]
 
 
 NUMBERS = """

@@ -155,7 +155,8 @@ def planned(
     """The plan of a release of that chart, and how often it was rendered for it."""
     renderings = []
 
-    def render(_: str, __: str, ___: str, values: Mapping[str, Any], *____: Any) -> list[dict[str, Any]]:
+    def render(*given: Any, **_: Any) -> list[dict[str, Any]]:
+        values = given[3]
         renderings.append(values)
         return changes.get("render", a_chart)(values)
 
@@ -556,7 +557,7 @@ def test_whatever_the_api_server_answers_does_not_show_it(
     item = {"apiVersion": "v1", "kind": "Web", "metadata": {"name": f"web-{CANARY}"}}
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
     monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
-    monkeypatch.setattr(chart, "render", lambda *_: [item])
+    monkeypatch.setattr(chart, "render", lambda *_, **__: [item])
 
     def all_that_is_shown() -> list[str]:
         hooks = hooks_of(plan_of(server, Finding(item=item, patch={"a": 1})))
@@ -603,7 +604,7 @@ def test_a_revision_whose_description_quotes_it_is_named_without_it(
     )
     monkeypatch.setattr(record, "newest", lambda *_: there)
     monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
-    monkeypatch.setattr(chart, "render", lambda *_: [])
+    monkeypatch.setattr(chart, "render", lambda *_, **__: [])
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
 
     def refusal() -> str:

@@ -292,6 +292,7 @@ def test_the_release_is_deployed_the_same_way_in_every_stack(stack: str, deploy:
         "maxHistory": 10,
         "skipAwait": False,
         "createNamespace": False,
+        "allowNullValues": True,
         "compat": "true",
     }
 
