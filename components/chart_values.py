@@ -1,7 +1,7 @@
 """The chart's values: the stack's own with what the program adds (`fill`), and without it again (`strip`).
 
-Added are image tags, credentials, the role of the script, and the checksum of a Secret that somebody else
-fills. Helm records all of it with the stack's own values.
+Added are tags and digests of images, credentials, the role of the script, and the checksum of a Secret that
+somebody else fills. Helm records all of it with the stack's own values.
 """
 
 import copy
@@ -17,9 +17,15 @@ from components.cluster import Cluster
 from components.release import Api, ClusterError, adoption, record
 from components.release.values import ABSENT, Path, get, put, remove
 from components.service_account_role import ROLE_ANNOTATION
-from settings import SECRET_VALUES, TAG_PATTERN, Settings, has_existing_secret
+from settings import (
+    IMAGES,
+    SECRET_VALUES,
+    TAG_PATTERN,
+    ImageReference,
+    Settings,
+    has_existing_secret,
+)
 
-IMAGES = ("mernClient", "mernServer", "pythonScript")
 CREDENTIALS: dict[Path, str] = {tuple(path.split(".")): key for path, key in SECRET_VALUES.items()}
 """Paths of credentials in the chart's values, each with the key of the config that fills it."""
 ROLE: Path = ("pythonScript", "serviceAccount", "annotations", ROLE_ANNOTATION)
@@ -30,28 +36,36 @@ EMPTY: Mapping[str, Any] = {}
 def fill(
     own: Mapping[str, Any],
     *,
+    images: Mapping[str, ImageReference] = EMPTY,
     image_tag: str | None = None,
     running: Mapping[str, Any] = EMPTY,
     credentials: Mapping[str, Any] = EMPTY,
     role: str | None = None,
     checksum: str = "",
 ) -> dict[str, Any]:
-    """Return the chart's values: those of the stack itself, and what the program adds. None is replaced.
+    """Return the chart's values: those of the stack itself, and what the program adds. None is replaced, but
+    the tag or the digest of a part of `images`.
 
     A mapping that the chart has and `own` has as something else is left alone, for the chart's schema to
     refuse.
 
     Args:
         own: `mern:values`.
-        image_tag: tag of the images that `own` gives none.
-        running: values of the revision that serves; without `image_tag` they give the tags.
+        images: by the part of the chart.
+        image_tag: tag of the other images, where `own` gives neither tag nor digest.
+        running: values of the revision that serves; without `image_tag` they give tag or digest.
         credentials: by the key of the config, without `mern:`.
         role: ARN of the IAM role of the script's ServiceAccount.
         checksum: of the Secret that `mernServer.existingSecret` names.
     """
     values: dict[str, Any] = copy.deepcopy(dict(own))
-    additions = [(_tag_path(part), image_tag or image_tag_of(running, part)) for part in IMAGES]
-    additions += [
+    for part in IMAGES:
+        if part in images:
+            _put_version(values, part, images[part].tag, images[part].digest)
+        elif not has_version(own, part):
+            digest = "" if image_tag else digest_of(running, part)
+            _put_version(values, part, image_tag or image_tag_of(running, part), digest)
+    additions: list[tuple[Path, Any]] = [
         (path, credentials.get(key))
         for path, key in CREDENTIALS.items()
         if not has_existing_secret(own, str(path[0]))
@@ -70,22 +84,22 @@ def strip(
     Args:
         values: of a revision, as Helm has recorded them.
         own: `mern:values` of today. What stands there stays in its place, credentials excepted.
-        running: values of the revision that serves: an image without a tag would get the one from there,
-            and gets an empty one instead.
+        running: values of the revision that serves: an image without tag and digest would get those from
+            there, and gets an empty tag instead.
     """
     kept: dict[str, Any] = copy.deepcopy(dict(values))
     for path in (*CREDENTIALS, *(path for path in (ROLE, CHECKSUM) if get(own, path) is ABSENT)):
         _take(kept, path, own)
-    tags = {part: image_tag_of(values, part) for part in IMAGES}
-    parts = [part for part in IMAGES if not _stands(own, values, _tag_path(part))]
+    tags = {part: image_tag_of(values, part) for part in IMAGES if not digest_of(values, part)}
+    parts = [part for part in tags if not _stands(own, values, _tag_path(part))]
     if len({tags[part] for part in parts}) > 1:
         parts = [part for part in parts if image_tag_of(own, part) is None]
     shared = {tags[part] for part in parts}
     image_tag = shared.pop() if len(shared) == 1 else None
     if image_tag is not None and not re.fullmatch(TAG_PATTERN, image_tag):
         image_tag = None
-    for part in IMAGES:
-        if tags[part] is None and (image_tag or image_tag_of(running, part)):
+    for part, tag in tags.items():
+        if tag is None and (image_tag or version_of(running, part)):
             if not _stands(own, values, _tag_path(part)):
                 put(kept, _tag_path(part), "")
         elif image_tag and part in parts:
@@ -97,6 +111,22 @@ def image_tag_of(values: Mapping[str, Any], part: str) -> str | None:
     """Return the tag of the image of `part` in values of any shape, None where they give none."""
     tag = get(values, _tag_path(part))
     return str(tag) if isinstance(tag, str | int | float) and tag else None
+
+
+def digest_of(values: Mapping[str, Any], part: str) -> str:
+    """Return the digest of the image of `part` in values of any shape, empty where they give none."""
+    digest = get(values, _digest_path(part))
+    return digest if isinstance(digest, str) else ""
+
+
+def version_of(values: Mapping[str, Any], part: str) -> str:
+    """Return digest or tag of the image of `part` in values of any shape, empty where they give neither."""
+    return digest_of(values, part) or image_tag_of(values, part) or ""
+
+
+def has_version(values: Mapping[str, Any], part: str) -> bool:
+    """Return whether values say which image of its repository `part` has; an empty tag is the chart's."""
+    return get(values, _tag_path(part)) is not ABSENT or bool(digest_of(values, part))
 
 
 def shared_image_tag(values: Mapping[str, Any]) -> str | None:
@@ -131,8 +161,12 @@ def values_of_stack(
         pulumi.RunError: in an `up`, the tags that the config leaves open cannot be read: the chart's own
             would replace what runs.
     """
+    if settings.images:
+        given = ", ".join(f"{part} {image}" for part, image in settings.images.items())
+        pulumi.log.info(f"images of this run: {given}")
     return fill(
         settings.values,
+        images=settings.images,
         image_tag=settings.image_tag,
         running=_running_values(settings, cluster.api, release),
         credentials={
@@ -166,8 +200,9 @@ def existing_secret_checksum(values: Mapping[str, Any], namespace: str, api: Api
 
 
 def _running_values(settings: Settings, api: Api, release: str) -> Mapping[str, Any]:
-    """Return the values of the revision that serves, empty where the config leaves no image tag open."""
-    if settings.image_tag or all(image_tag_of(settings.values, part) for part in IMAGES):
+    """Return the values of the revision that serves, empty where the config leaves no image open."""
+    left = [part for part in IMAGES if part not in settings.images and not has_version(settings.values, part)]
+    if settings.image_tag or not left:
         return {}
     namespace = settings.namespace.name
     try:
@@ -181,10 +216,8 @@ def _running_values(settings: Settings, api: Api, release: str) -> Mapping[str, 
         return {}
     if running is None:
         return {}
-    tags = [f"{part} {image_tag_of(running.values, part) or 'as the chart says'}" for part in IMAGES]
-    pulumi.log.info(
-        f"mern:imageTag is not set: images stay as in revision {running.revision}: {', '.join(tags)}"
-    )
+    versions = ", ".join(f"{part} {version_of(running.values, part) or 'as the chart says'}" for part in left)
+    pulumi.log.info(f"mern:imageTag is not set: images stay as in revision {running.revision}: {versions}")
     return running.values
 
 
@@ -204,8 +237,21 @@ def _recorded_checksum(api: Api, release: str, namespace: str) -> str:
     return "" if checksum is ABSENT else str(checksum or "")
 
 
+def _put_version(values: dict[str, Any], part: str, tag: str | None, digest: str) -> None:
+    """Give the image of `part` a tag or a digest, where there is any, in place of what it has."""
+    if not (tag or digest):
+        return
+    is_tag = not digest
+    remove(values, _digest_path(part) if is_tag else _tag_path(part))
+    put(values, _tag_path(part) if is_tag else _digest_path(part), tag if is_tag else digest)
+
+
 def _tag_path(part: str) -> Path:
     return (part, "image", "tag")
+
+
+def _digest_path(part: str) -> Path:
+    return (part, "image", "digest")
 
 
 def _stands(own: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> bool:

@@ -14,7 +14,7 @@ from components.release import chart
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.secrets import Secrets
 from components.release.values import leaves
-from settings import IMAGE_TAG_VARIABLE, AwsSettings, ClusterSettings
+from settings import IMAGE_TAG_VARIABLE, IMAGES_VARIABLE, AwsSettings, ClusterSettings
 
 PROJECT = Path(__file__).parent.parent
 
@@ -35,6 +35,7 @@ def secrets_in(config: auto.ConfigMap, name: str = "") -> Secrets:
     public = [
         name,
         os.environ.get(IMAGE_TAG_VARIABLE, ""),
+        os.environ.get(IMAGES_VARIABLE, ""),
         *(item.value for item in config.values() if not item.secret),
     ]
     public += chart.public_texts(str(PROJECT / "chart"), {})

@@ -5,12 +5,12 @@ typed values (credentials as `SecretStr`) or ends the program with one message t
 each with the key as the user typed it and the command that mends it.
 """
 
+from settings.images import IMAGES, IMAGES_VARIABLE, TAG_PATTERN, ImageReference, parse_image_reference
 from settings.model import (
     IMAGE_TAG_VARIABLE,
     KEYS,
     SECRET_KEYS,
     SECRET_VALUES,
-    TAG_PATTERN,
     AwsSettings,
     ClusterSettings,
     Identity,
@@ -22,6 +22,8 @@ from settings.model import (
 from settings.reading import Settings
 
 __all__ = [
+    "IMAGES",
+    "IMAGES_VARIABLE",
     "IMAGE_TAG_VARIABLE",
     "KEYS",
     "SECRET_KEYS",
@@ -30,9 +32,11 @@ __all__ = [
     "AwsSettings",
     "ClusterSettings",
     "Identity",
+    "ImageReference",
     "LoadBalancerControllerSettings",
     "NamespaceSettings",
     "RolesSettings",
     "Settings",
     "has_existing_secret",
+    "parse_image_reference",
 ]

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.release.values import ABSENT, Path, get, leaves, pulumi_path
+from settings.images import TAG_PATTERN, USAGE, ImageReference, read_images
 from settings.model import (
     CONTROLLER_VALUES,
     IMAGE_TAG_VARIABLE,
@@ -25,7 +26,6 @@ from settings.model import (
     PROJECT,
     SECRET_KEYS,
     SECRET_VALUES,
-    TAG_PATTERN,
     StackConfig,
     fields_of,
     has_existing_secret,
@@ -44,6 +44,8 @@ SET_SECRET = "pulumi config set --secret"  # noqa: S105
 STACK = "\0"
 """Where a command names the stack."""
 EDIT = "edit the stack file: no command can name this key"
+OPTION = "--image "
+"""Before a part of the chart, in the key of a fault that is not in the config."""
 
 TYPES = {
     "bool_type": "true or false",
@@ -58,11 +60,16 @@ class Fault:
     """A fault of a stack's config; it holds no value, which may be a credential."""
 
     key: str
-    """Key or path, without `mern:`."""
+    """Key or path, without `mern:`; or an option of the command line."""
     text: str
     """The rest of a sentence that begins with the key."""
     remedy: str
     """The command that mends it, with STACK for the name of the stack."""
+
+    @property
+    def typed(self) -> str:
+        """The key as the user typed it."""
+        return self.key if self.key.startswith(OPTION) else f"{PROJECT}:{self.key}"
 
 
 def check(
@@ -96,14 +103,35 @@ def check(
     return values, [*unknown, *(fault for fault in faults if fault.key not in dates), *dates.values()]
 
 
+def check_images(text: str, values: Mapping[str, Any]) -> tuple[dict[str, ImageReference], list[Fault]]:
+    """Return the images that `--image` gives, by the part of the chart, and all faults.
+
+    Args:
+        text: all that the option was given.
+        values: of the config, as `check` returns them.
+    """
+    images, wrong = read_images(text)
+    faults = [Fault(f"{OPTION}{part}", fault, f"{OPTION}{USAGE}") for part, fault in wrong.items()]
+    for part, image in images.items():
+        path = ("values", part, "image", "repository")
+        # A later run without the option keeps tag or digest, and has the repository from the config.
+        if get(values, path) != image.repository:
+            fault = (
+                f"names another repository than {PROJECT}:{pulumi_path(path)}, where later runs look for it"
+            )
+            faults.append(Fault(f"{OPTION}{part}", fault, _set(path, image.repository)))
+    return images, faults
+
+
 def report(faults: list[Fault], stack: str) -> str:
     """Return the message to the user: every fault once, each with its remedy."""
     unique = sorted(set(faults))
     count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
-    lines = [f"{count} in the config of stack {stack} (Pulumi.{stack}.yaml):"]
+    options = ", or in --image" if any(fault.key.startswith(OPTION) for fault in unique) else ""
+    lines = [f"{count} in the config of stack {stack} (Pulumi.{stack}.yaml{options}):"]
     for fault in unique:
         remedy = fault.remedy.replace(STACK, stack)
-        for line in (f"  {PROJECT}:{fault.key} {fault.text}", f"      {remedy}"):
+        for line in (f"  {fault.typed} {fault.text}", f"      {remedy}"):
             lines.append("".join(char if char.isprintable() else "?" for char in line))
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from components.release.values import ABSENT, Path, get
 from settings.hidden_characters import hidden_in_variable, hidden_in_word
+from settings.images import TAG_PATTERN
 
 PROJECT = "mern"
 IMAGE_TAG_VARIABLE = "MERN_IMAGE_TAG"
@@ -78,8 +79,6 @@ def _without(hidden: Callable[[str], list[str]]) -> AfterValidator:
 
     return AfterValidator(check)
 
-
-TAG_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 DnsLabel = Annotated[

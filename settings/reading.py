@@ -8,10 +8,11 @@ from typing import Any
 import pulumi
 import pulumi.runtime.config as engine
 import yaml
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from components.release.values import map_leaves
 from settings import faults
+from settings.images import IMAGES_VARIABLE, ImageReference
 from settings.model import IMAGE_TAG_VARIABLE, PROJECT, StackConfig
 
 CONTROLLER = "loadBalancerController"
@@ -20,6 +21,9 @@ CONTROLLER = "loadBalancerController"
 
 class Settings(StackConfig):
     """The config of one stack, without fault."""
+
+    images: Mapping[str, ImageReference] = Field(default={})
+    """Images for this run by the part of the chart, in place of all that the config says of them."""
 
     @classmethod
     def load(cls) -> "Settings":
@@ -39,6 +43,7 @@ class Settings(StackConfig):
             stack,
             _unquoted_text(Path(f"Pulumi.{stack}.yaml"), f"{prefix}imageTag"),
             run_tag=os.environ.get(IMAGE_TAG_VARIABLE) or None,
+            run_images=os.environ.get(IMAGES_VARIABLE, ""),
         )
 
     @classmethod
@@ -50,6 +55,7 @@ class Settings(StackConfig):
         written_tag: str | None = None,
         *,
         run_tag: str | None = None,
+        run_images: str = "",
     ) -> "Settings":
         """Return the settings in `config`, as the engine hands it over: strings, objects as JSON.
 
@@ -59,17 +65,19 @@ class Settings(StackConfig):
             stack: name of the stack, for the commands in the message.
             written_tag: how the stack file writes `imageTag` where it stands there without quotes.
             run_tag: the image tag for this run, in place of `imageTag`.
+            run_images: the images for this run, as `--image` gives them.
 
         Raises:
             pulumi.RunError: with every fault of the config.
         """
         values, found = faults.check(config, secret, written_tag, run_tag)
-        if found:
+        images, of_images = faults.check_images(run_images, values)
+        if found := [*found, *of_images]:
             raise pulumi.RunError(faults.report(found, stack))
         if CONTROLLER in secret:  # which texts in it are secrets, the engine does not say
             given = values[CONTROLLER]
             values[CONTROLLER] = given | {"values": map_leaves(given["values"], _hidden)}
-        return cls.model_validate(values)
+        return cls.model_validate({**values, "images": images})
 
 
 def _hidden(leaf: Any) -> Any:

@@ -242,7 +242,7 @@ class Aws:
 
     def _unread(self) -> None:
         settings: Any = SimpleNamespace(
-            image_tag=None, values={}, namespace=SimpleNamespace(name="mern"), release=None
+            image_tag=None, images={}, values={}, namespace=SimpleNamespace(name="mern"), release=None
         )
         api: Any = SimpleNamespace(
             get=mock.Mock(side_effect=ApiError(403, {"message": "secrets is forbidden"}))

@@ -49,13 +49,32 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_image_tag(parser: argparse.ArgumentParser) -> None:
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which images to deploy; `set_images` reads them."""
     parser.add_argument(
         "--image-tag",
         metavar="TAG",
         default="",
         help="of all images, in place of mern:imageTag; not saved; empty: as the config says",
     )
+    parser.add_argument(
+        "--image",
+        action="append",
+        metavar="PART=REFERENCE",
+        default=[],
+        help="of one part of the chart, as mernServer=REPOSITORY@sha256:DIGEST or mernServer=REPOSITORY:TAG, "
+        "in place of the tag and the digest in the config; not saved; repeat it, or separate by blanks",
+    )
+
+
+def set_images(args: argparse.Namespace) -> None:
+    """Hand the images that the command line names to the program, which checks them."""
+    from settings import IMAGE_TAG_VARIABLE, IMAGES_VARIABLE
+
+    if args.image_tag:
+        os.environ[IMAGE_TAG_VARIABLE] = args.image_tag
+    if args.image:
+        os.environ[IMAGES_VARIABLE] = " ".join(args.image)
 
 
 # -- preview, up, drift: the engine ---------------------------------------------------------------
@@ -64,7 +83,7 @@ def _add_image_tag(parser: argparse.ArgumentParser) -> None:
 def _add_preview(commands: Commands) -> None:
     parser = _add_command(commands, "preview", _preview, "show what `up` would change")
     parser.add_argument("--comment", type=Path, metavar="FILE", help="write a pull request's comment")
-    _add_image_tag(parser)
+    add_images(parser)
     _add_summary(parser)
 
 
@@ -80,7 +99,7 @@ def _preview(args: argparse.Namespace, open_stack: OpenStack) -> int:
 
 def _add_up(commands: Commands) -> None:
     parser = _add_command(commands, "up", _up, "deploy; in CI also over what a killed run has left")
-    _add_image_tag(parser)
+    add_images(parser)
     _add_summary(parser)
 
 
@@ -125,10 +144,9 @@ def _run_engine(args: argparse.Namespace, open_stack: OpenStack, command: str) -
 
     from operations.ci import deploy, engine
     from operations.stack import stderr_of
-    from settings import IMAGE_TAG_VARIABLE
 
-    if getattr(args, "image_tag", ""):
-        os.environ[IMAGE_TAG_VARIABLE] = args.image_tag
+    if "image" in args:
+        set_images(args)
     try:
         stack = open_stack(args.stack)
     except auto.errors.CommandError as error:

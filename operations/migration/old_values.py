@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from components.chart_values import IMAGES, image_tag_of, shared_image_tag
+from components.chart_values import image_tag_of, shared_image_tag
 from components.release import helm_yaml
 from components.release.values import ABSENT, get, leaves, put, remove
 from operations import credentials
 from operations.credentials import normalized
+from settings import IMAGES
 
 CHART = Path(__file__).parents[2] / "chart"
 Keys = tuple[str, ...]

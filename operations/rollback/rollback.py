@@ -23,7 +23,7 @@ from operations.rollback import chart_history
 from operations.rollback.history import DEPLOYED, ReleaseHistory, RollbackError, read_history
 from operations.rollback.restored_config import RestoredConfig, restored_config
 from operations.stack_file import StackFile, StackFileError, config_path
-from settings import IMAGE_TAG_VARIABLE, SECRET_KEYS
+from settings import IMAGE_TAG_VARIABLE, IMAGES_VARIABLE, SECRET_KEYS
 
 OpenStack = Callable[[str], auto.Stack]
 
@@ -83,8 +83,9 @@ def _roll_back(
         print(f"revision {number} is what runs, and {file.path} says the same: nothing to do")
         return True
     _require_same_chart(revision, history, chart_as_it_is)
-    if os.environ.get(IMAGE_TAG_VARIABLE):
-        raise RollbackError(f"{IMAGE_TAG_VARIABLE} is set and would override the tag of then: unset it")
+    for variable in (IMAGE_TAG_VARIABLE, IMAGES_VARIABLE):
+        if os.environ.get(variable):
+            raise RollbackError(f"{variable} is set and would override the images of then: unset it")
     print(history.masked(_report(revision, restored, history, file)))
     keep = done = False
     try:

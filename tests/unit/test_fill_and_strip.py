@@ -5,10 +5,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.chart_values import CHECKSUM, IMAGES, ROLE, credentials_in, fill, image_tag_of, strip
+from components.chart_values import CHECKSUM, ROLE, credentials_in, fill, strip, version_of
 from components.release.values import put
+from settings import IMAGES, ImageReference
 
 TAGS = st.sampled_from(["1.0", "2.0", "sha-1"])
+DIGESTS = st.sampled_from(["sha256:" + digit * 64 for digit in "ab"])
 ROLE_ARN = "arn:aws:iam::111111111111:role/script"
 
 
@@ -19,7 +21,10 @@ def own_values(draw: st.DrawFn) -> dict[str, Any]:
     for part in draw(st.sets(st.sampled_from(IMAGES))):
         put(values, (part,), draw(st.sampled_from([{}, {"replicas": 2}, {"image": {}}])))
     for part in draw(st.sets(st.sampled_from(IMAGES))):
-        put(values, (part, "image", "tag"), draw(TAGS | st.none() | st.just("")))
+        if draw(st.booleans()):
+            put(values, (part, "image", "tag"), draw(TAGS | st.none() | st.just("")))
+        else:
+            put(values, (part, "image", "digest"), draw(DIGESTS))
     for part in draw(st.sets(st.sampled_from(["mernServer", "pythonScript"]))):
         put(values, (part, "existingSecret"), "vault")
     if draw(st.booleans()):
@@ -58,17 +63,45 @@ def test_what_is_added_is_taken_away_again(own: dict[str, Any], tag: str, added:
     assert image_tag == (tag if filled != fill(own, **added) else None)
 
 
-@given(own_values(), own_values(), st.lists(TAGS, min_size=3, max_size=3), ADDED)
+@given(own_values(), own_values(), st.lists(TAGS | DIGESTS, min_size=3, max_size=3), ADDED)
 def test_what_is_kept_is_filled_to_the_same(
-    then: dict[str, Any], today: dict[str, Any], tags: list[str], added: dict[str, Any]
+    then: dict[str, Any], today: dict[str, Any], versions: list[str], added: dict[str, Any]
 ) -> None:
-    running = {part: {"image": {"tag": tag}} for part, tag in zip(IMAGES, tags, strict=True)}
+    running = {
+        part: {"image": {"digest" if ":" in version else "tag": version}}
+        for part, version in zip(IMAGES, versions, strict=True)
+    }
     filled = fill(then, running=running, **added)
     kept, image_tag = strip(filled, today, running)
     again = fill(kept, image_tag=image_tag, running=running, **added)
     for part in IMAGES:
-        assert image_tag_of(again, part) == image_tag_of(filled, part), part
+        assert version_of(again, part) == version_of(filled, part), part
+        assert sorted(again[part].get("image", ())) == sorted({**filled[part].get("image", {})}), part
     assert list(credentials_in(again)) == list(credentials_in(filled))
+
+
+def test_an_image_has_a_tag_or_a_digest_and_that_of_a_run_comes_first() -> None:
+    digest, running = (
+        "sha256:" + "a" * 64,
+        {part: {"image": {"digest": "sha256:" + "b" * 64}} for part in IMAGES},
+    )
+    own = {"mernServer": {"image": {"repository": "shop/server", "tag": "1"}}, "mernClient": {"replicas": 2}}
+    images = {"mernServer": ImageReference(repository="shop/server", digest=digest)}
+
+    assert fill(own, images=images, image_tag="2", running=running) == {
+        "mernServer": {"image": {"repository": "shop/server", "digest": digest}},
+        "mernClient": {"replicas": 2, "image": {"tag": "2"}},
+        "pythonScript": {"image": {"tag": "2"}},
+    }
+    kept = fill({**own, "mernServer": {}}, running={**running, "mernClient": {"image": {"tag": "3"}}})
+    assert kept == {
+        "mernServer": {"image": {"digest": "sha256:" + "b" * 64}},
+        "mernClient": {"replicas": 2, "image": {"tag": "3"}},
+        "pythonScript": {"image": {"digest": "sha256:" + "b" * 64}},
+    }
+    by_tag = {"pythonScript": ImageReference(repository="etl", tag="4")}
+    pinned = {"pythonScript": {"image": {"digest": digest}}}
+    assert fill(pinned, images=by_tag)["pythonScript"] == {"image": {"tag": "4"}}
 
 
 def test_nothing_of_the_stack_is_replaced() -> None:
