@@ -115,7 +115,7 @@ def check_images(text: str, values: Mapping[str, Any]) -> tuple[dict[str, ImageR
     for part, image in images.items():
         path = ("values", part, "image", "repository")
         # A later run without the option keeps tag or digest, and has the repository from the config.
-        if get(values, path) != image.repository:
+        if image.repository and get(values, path) != image.repository:
             fault = (
                 f"names another repository than {PROJECT}:{pulumi_path(path)}, where later runs look for it"
             )

@@ -22,13 +22,16 @@ LONGEST_REPOSITORY = 255
 class ImageReference:
     """An image by the repository that it is in, and its digest or its tag."""
 
-    repository: str
+    repository: str = ""
+    """Empty for a digest in the repository that the config names."""
     tag: str = ""
     digest: str = ""
     """`sha256:…`; where there is one, `tag` is empty."""
 
     def __str__(self) -> str:
-        return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
+        return (
+            f"{self.repository}@{self.digest}".lstrip("@") if self.digest else f"{self.repository}:{self.tag}"
+        )
 
 
 def parse_image_reference(text: str) -> ImageReference:
@@ -36,7 +39,7 @@ def parse_image_reference(text: str) -> ImageReference:
 
     That is https://github.com/distribution/reference (regexp.go), with two limits of the chart's schema: of
     digests only SHA-256, and no IPv6 address of a registry. Of `REPOSITORY:TAG@DIGEST` the tag is left out: a
-    runtime does not look at it either.
+    runtime does not look at it either. A digest alone is one in the repository that the config names.
 
     Raises:
         ValueError: it names none; the text goes on after "… ", and holds nothing of `text`, which may be a
@@ -44,8 +47,8 @@ def parse_image_reference(text: str) -> ImageReference:
     """
     if "://" in text:
         raise ValueError("is an address with a scheme: an image has none")
-    if DIGEST.fullmatch(text):
-        raise ValueError("is a digest without its repository")
+    if DIGEST.fullmatch(text):  # by the grammar a tag of a repository `sha256`, which nobody means
+        return ImageReference(digest=text)
     name, at, digest = text.partition("@")
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:  # then it is the port of a registry

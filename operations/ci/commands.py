@@ -62,8 +62,9 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="PART=REFERENCE",
         default=[],
-        help="of one part of the chart, as mernServer=REPOSITORY@sha256:DIGEST or mernServer=REPOSITORY:TAG, "
-        "in place of the tag and the digest in the config; not saved; repeat it, or separate by blanks",
+        help="of one part of the chart, as mernServer=REPOSITORY@sha256:DIGEST, mernServer=sha256:DIGEST or "
+        "mernServer=REPOSITORY:TAG, in place of tag and digest in the config; not saved; can be repeated, and "
+        "take several with blanks between",
     )
 
 

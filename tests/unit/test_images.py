@@ -18,6 +18,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
     [
         ("mern-server:1.0", "mern-server", "1.0", ""),
         (f"mern-server@{DIGEST}", "mern-server", "", DIGEST),
+        (DIGEST, "", "", DIGEST),
         ("localhost:5000/a/b:x", "localhost:5000/a/b", "x", ""),
         ("Registry.Example:5000/a__b/c--d.e:_X.y-z", "Registry.Example:5000/a__b/c--d.e", "_X.y-z", ""),
         ("10.0.0.7/app:1", "10.0.0.7/app", "1", ""),
@@ -45,7 +46,6 @@ OF_DIGEST = "has a digest that is not sha256: with 64 digits, 0-9 and a-f"
         ("", REPOSITORY),
         (":1.0", REPOSITORY),
         (f"@{DIGEST}", REPOSITORY),
-        (DIGEST, "is a digest without its repository"),
         ("a//b:1", REPOSITORY),
         ("/a:1", REPOSITORY),
         ("a/b-:1", REPOSITORY),
@@ -94,6 +94,7 @@ def test_images_of_a_run_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse("").images == {}
     images = parse(f"mernServer=ghcr.io/shop/server@{DIGEST}", values=SERVER).images
     assert images == {"mernServer": ImageReference(repository="ghcr.io/shop/server", digest=DIGEST)}
+    assert parse(f"mernClient={DIGEST}").images == {"mernClient": ImageReference(digest=DIGEST)}
     assert IMAGES_VARIABLE == "MERN_IMAGES"
 
 
