@@ -16,6 +16,7 @@ from settings.model import (
     Identity,
     LoadBalancerControllerSettings,
     NamespaceSettings,
+    ReleaseSettings,
     RolesSettings,
     has_existing_secret,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ImageReference",
     "LoadBalancerControllerSettings",
     "NamespaceSettings",
+    "ReleaseSettings",
     "RolesSettings",
     "Settings",
     "has_existing_secret",

@@ -232,17 +232,15 @@ def _count_pods(
 ) -> None:
     """Put the pods that are ready into `workload`, and what keeps the others from it."""
     kind, meta, spec, status = live["kind"], live["metadata"], live["spec"], live.get("status", {})
-    owner = live
-    if kind == "Deployment":
-        owner = max((item for item in sets if _owned(item, live)), key=_revision, default=live)
-    mine = [pod for pod in pods if _owned(pod, owner) and _is_newest(pod, live)]
+    owner = newest_set(live, sets) if kind == "Deployment" else live
+    mine = [pod for pod in pods if is_owned(pod, owner) and _is_newest(pod, live)]
     if kind == "Job":
         ready, wanted = status.get("succeeded", 0), spec.get("completions", 1)
     elif kind == "Pod":
         mine = [live]
-        ready, wanted = int(_is_ready(live) or _has_succeeded(live)), 1
+        ready, wanted = int(is_pod_ready(live) or _has_succeeded(live)), 1
     else:
-        ready = sum(map(_is_ready, mine))
+        ready = sum(map(is_pod_ready, mine))
         wanted = status.get("desiredNumberScheduled", 0) if kind == "DaemonSet" else spec.get("replicas", 1)
     workload.ready, workload.wanted, workload.needed = ready, wanted, _needed(live, wanted)
     # A Job tells no generation, and a Pod has no controller.
@@ -253,10 +251,16 @@ def _count_pods(
         if refused := _refusal([live, owner], warnings):
             workload.causes.append(Cause(text="pods are refused", detail=_with_hint(refused)))
         workload.causes += _grouped(
-            cause_of(pod, warnings) for pod in mine if not _is_ready(pod) and not _has_succeeded(pod)
+            cause_of(pod, warnings) for pod in mine if not is_pod_ready(pod) and not _has_succeeded(pod)
         )
         failed = [c for c in status.get("conditions", []) if c["type"] == "Failed" and c["status"] == "True"]
         workload.causes += [Cause(text="failed", detail=_joined(c, "reason", "message")) for c in failed]
+
+
+def newest_set(deployment: Object, sets: Sequence[Object]) -> Object:
+    """Return the ReplicaSet with the pods of a Deployment's newest version; the Deployment itself where
+    there is none yet."""
+    return max((item for item in sets if is_owned(item, deployment)), key=_revision, default=deployment)
 
 
 def _needed(live: Object, wanted: int) -> int:
@@ -391,7 +395,8 @@ def _before(time: str, since: datetime | None) -> bool:
     return since is not None and time != "" and datetime.fromisoformat(time) < since
 
 
-def _owned(item: Object, owner: Object) -> bool:
+def is_owned(item: Object, owner: Object) -> bool:
+    """Return whether `owner` has made `item`."""
     uid = owner["metadata"]["uid"]
     return any(ref["uid"] == uid for ref in item["metadata"].get("ownerReferences", []))
 
@@ -418,7 +423,8 @@ def _has_succeeded(pod: Object) -> bool:
     return bool(pod.get("status", {}).get("phase") == "Succeeded")
 
 
-def _is_ready(pod: Object) -> bool:
+def is_pod_ready(pod: Object) -> bool:
+    """Return whether a pod is ready, and not about to go."""
     conditions = pod.get("status", {}).get("conditions", [])
     ending = "deletionTimestamp" in pod["metadata"]
     return not ending and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -39,7 +39,8 @@ def _add_command(
     return parser
 
 
-def _add_summary(parser: argparse.ArgumentParser) -> None:
+def add_summary(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the file of the job's summary."""
     parser.add_argument(
         "--summary",
         type=Path,
@@ -63,8 +64,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="PART=REFERENCE",
         default=[],
         help="of one part of the chart, as mernServer=REPOSITORY@sha256:DIGEST, mernServer=sha256:DIGEST or "
-        "mernServer=REPOSITORY:TAG, in place of tag and digest in the config; not saved; can be repeated, and "
-        "take several with blanks between",
+        "mernServer=REPOSITORY:TAG, in place of tag and digest in the config; not saved; can be repeated, "
+        "and take several with blanks between",
     )
 
 
@@ -85,7 +86,7 @@ def _add_preview(commands: Commands) -> None:
     parser = _add_command(commands, "preview", _preview, "show what `up` would change")
     parser.add_argument("--comment", type=Path, metavar="FILE", help="write a pull request's comment")
     add_images(parser)
-    _add_summary(parser)
+    add_summary(parser)
 
 
 def _preview(args: argparse.Namespace, open_stack: OpenStack) -> int:
@@ -94,21 +95,21 @@ def _preview(args: argparse.Namespace, open_stack: OpenStack) -> int:
     run = _run_engine(args, open_stack, "preview")
     if args.comment:
         args.comment.write_text(report.comment(run, args.stack))
-    _append(args.summary, report.summary(run, args.stack))
+    append(args.summary, report.summary(run, args.stack))
     return 0 if run.ok else 1
 
 
 def _add_up(commands: Commands) -> None:
     parser = _add_command(commands, "up", _up, "deploy; in CI also over what a killed run has left")
     add_images(parser)
-    _add_summary(parser)
+    add_summary(parser)
 
 
 def _up(args: argparse.Namespace, open_stack: OpenStack) -> int:
     from operations.ci import report
 
     run = _run_engine(args, open_stack, "up")
-    _append(args.summary, report.summary(run, args.stack))
+    append(args.summary, report.summary(run, args.stack))
     return 0 if run.ok else 1
 
 
@@ -117,7 +118,7 @@ def _add_drift(commands: Commands) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write what has drifted; empty where nothing has"
     )
-    _add_summary(parser)
+    add_summary(parser)
 
 
 def _drift(args: argparse.Namespace, open_stack: OpenStack) -> int:
@@ -125,16 +126,16 @@ def _drift(args: argparse.Namespace, open_stack: OpenStack) -> int:
 
     run = _run_engine(args, open_stack, "preview")
     if not run.ok:
-        _append(args.summary, report.summary(run, args.stack))
+        append(args.summary, report.summary(run, args.stack))
         return 1
     text = report.drift(run, args.stack)
     if run.unchecked and not run.drift:
         print("whether it has drifted is not known: " + "; ".join(run.unchecked), file=sys.stderr)
-        _append(args.summary, report.summary(run, args.stack))
+        append(args.summary, report.summary(run, args.stack))
         return 1
     if args.report:
         args.report.write_text(text)
-    _append(args.summary, text or report.no_drift(run, args.stack))
+    append(args.summary, text or report.no_drift(run, args.stack))
     print("the stack has drifted" if text else "no drift")
     return DRIFTED if text else 0
 
@@ -155,11 +156,11 @@ def _run_engine(args: argparse.Namespace, open_stack: OpenStack, command: str) -
         print(run.errors[0], file=sys.stderr)
         return run
     if command == "up":
-        return deploy.up(stack, _github())
+        return deploy.up(stack, github_of_run())
     return engine.run(stack, command)
 
 
-def _github() -> Any:
+def github_of_run() -> Any:
     """Return GitHub's API within a workflow, else None."""
     from operations.ci.github import GitHub, GitHubError
 
@@ -179,7 +180,7 @@ def _add_check_health(commands: Commands) -> None:
     description = "wait until the Ingress has an address, its targets are healthy and it answers"
     parser = _add_command(commands, "check-health", _check_health, description)
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for it; by default not")
-    _add_summary(parser)
+    add_summary(parser)
 
 
 def _check_health(args: argparse.Namespace, open_stack: OpenStack) -> int:
@@ -201,11 +202,12 @@ def _check_health(args: argparse.Namespace, open_stack: OpenStack) -> int:
     result = health.wait(api, namespace, RELEASE, args.wait)
     for line in (*result.facts, *result.problems):
         print(line)
-    _append(args.summary, health.summary(result, args.stack))
+    append(args.summary, health.summary(result, args.stack))
     return 1 if result.problems else 0
 
 
-def _append(file: Path | None, text: str) -> None:
+def append(file: Path | None, text: str) -> None:
+    """Append `text` to `file`, where there is one."""
     if file:
         with file.open("a") as summary:
             summary.write(text + "\n")

@@ -4,6 +4,7 @@ Only a lock or revision of a run that has surely ended is mended: GitHub says th
 for this stack was at work at that moment and has ended. Any other is left, with the command for a person.
 """
 
+import contextlib
 import json
 import os
 import pwd
@@ -18,9 +19,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pulumi import automation as auto
 
 from components.aws import Aws, AwsError
+from components.release import ClusterError
 from operations.ci import engine
 from operations.ci.engine import Run
 from operations.ci.github import GitHub, GitHubError, ended_job
+from operations.deployed import Deployed, read_deployed
 from operations.stack import connect
 
 LOCK = re.compile(r"(?P<url>\S+): created by (?P<user>.+)@(?P<host>\S*) \(pid \d+\) at (?P<at>\S+)")
@@ -51,6 +54,31 @@ def up(stack: auto.Stack, github: GitHub | None, sleep: Callable[[float], None] 
         github: to look up earlier runs; None outside GitHub Actions, where nothing is mended.
         sleep: waits for a lease of Pulumi Cloud to end.
     """
+    read = _reader_of_deployed(stack)
+    before = read()
+    run = _up(stack, github, sleep)
+    run.commit = os.environ.get("GITHUB_SHA", "")
+    if run.ok:
+        run.before, run.after = before, read()
+    return run
+
+
+def _reader_of_deployed(stack: auto.Stack) -> Callable[[], Deployed | None]:
+    """Return a function that reads what serves; where that cannot be read it gives None, and no error."""
+    try:
+        api, namespace = connect(stack.name, stack.get_all_config())
+    except (auto.errors.CommandError, ClusterError):
+        return lambda: None  # the run itself says why
+
+    def read() -> Deployed | None:
+        with contextlib.suppress(ClusterError):
+            return read_deployed(api, namespace)
+        return None
+
+    return read
+
+
+def _up(stack: auto.Stack, github: GitHub | None, sleep: Callable[[float], None]) -> Run:
     run = engine.run(stack, "up")
     mended: list[str] = []
     for _ in range(LEASE_TRIES):
@@ -130,7 +158,7 @@ def _unlock(stack: auto.Stack, github: GitHub, mended: list[str]) -> str:
     """Let the program mark the revision failed that a killed run has left pending; return the reason
     where that run may be alive."""
     from components.mern_application import RELEASE
-    from components.release import ClusterError, record
+    from components.release import record
 
     try:
         api, namespace = connect(stack.name, stack.get_all_config())

@@ -15,6 +15,7 @@ from pulumi.automation.events import EngineEvent, OpType, StepEventMetadata
 
 from components.release.plan import NOT_ASKED, NOT_CHECKED, NOT_COMPARED
 from components.release.secrets import Secrets
+from operations.deployed import Deployed
 from operations.stack import secrets_in, stderr_of
 
 # Operations that change nothing that runs.
@@ -94,6 +95,11 @@ class Run:
     """The error of the command itself where it failed outside the program, as for a locked stack."""
     revision: str = ""
     """The revision of the Helm release, after an `up`."""
+    commit: str = ""
+    """The commit that was deployed; empty outside a workflow."""
+    before: Deployed | None = None
+    after: Deployed | None = None
+    """What served before an `up` and serves after it; None where there was nothing, or it is not known."""
 
     @property
     def drift(self) -> list[str]:

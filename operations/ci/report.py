@@ -63,6 +63,7 @@ def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
         revision = f", revision {code(run.revision)}" if run.revision else ""
         counts = counted(run.changes, DONE) or "nothing changed"
         page.add(f"### Stack {code(stack)} is deployed{revision}: {counts} ({took})")
+        _images(page, run, stack)
     else:
         page.add(f"### The deployment of stack {code(stack)} failed ({took})")
         page.add_lines(run.errors)
@@ -70,6 +71,41 @@ def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
     if run.changes and not run.ok:
         page.add("What it set out to change:")
     _changes(page, run.changes)
+    return page.text
+
+
+def _images(page: "Page", run: Run, stack: str) -> None:
+    """Add the commit and the images that went out, what was there before, and the way back."""
+    if run.after is None:
+        return
+    before = run.before.images if run.before else {}
+    lines = []
+    for part, image in run.after.images.items():
+        old = before.get(part)
+        lines.append(f"= {part} {image}" if old == image else f"~ {part}: {old or 'nothing'} → {image}")
+    page.add(f"From commit {code(run.commit)}, with the images:" if run.commit else "With the images:")
+    page.add_lines(lines)
+    if back := way_back(run, stack):
+        page.add(back[0])
+        page.add_lines(line.strip() for line in back[1:])
+
+
+def way_back(run: Run, stack: str) -> list[str]:
+    """Return the command that takes a stack back to what was there before `run`, with a line before it; empty
+    where there is nothing to go back to."""
+    if run.before is None or run.after is None or run.before.revision == run.after.revision:
+        return []
+    return [
+        f"Back to revision {run.before.revision}, which was there before, from a clone:",
+        f"    .venv/bin/python -m operations rollback {run.before.revision} --stack {stack}",
+    ]
+
+
+def refusal(title: str, text: str) -> str:
+    """Return the report of a command that was refused, for the job's summary."""
+    page = Page(SUMMARY_LIMIT)
+    page.add(f"### {title}")
+    page.add_lines([text])
     return page.text
 
 

@@ -16,10 +16,9 @@ from components.release import ClusterError, chart, record
 from components.release.description import files_in, is_ours
 from components.release.record import Record
 from components.release.values import ABSENT, get
-from operations import stack_file
+from operations import chart_history, stack_file
 from operations.ci import engine
 from operations.ci.report import shorten
-from operations.rollback import chart_history
 from operations.rollback.history import DEPLOYED, ReleaseHistory, RollbackError, read_history
 from operations.rollback.restored_config import RestoredConfig, restored_config
 from operations.stack_file import StackFile, StackFileError, config_path

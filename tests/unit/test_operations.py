@@ -10,7 +10,7 @@ import pytest
 from operations.__main__ import main
 from sandbox.engine import PROJECT
 
-COMMANDS = ("preview", "up", "check-health", "drift", "comment", "issue", "move", "rollback")
+COMMANDS = ("preview", "up", "check-health", "drift", "comment", "issue", "move", "promote", "rollback")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -26,7 +26,7 @@ def test_the_migration_can_be_deleted(tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "operations", tmp_path / "operations", ignore=without)
     door = tmp_path / "operations/__main__.py"
     text = door.read_text().replace("from operations.migration import commands as migration\n", "")
-    door.write_text(text.replace("(ci, rollback, migration)", "(ci, rollback)"))
+    door.write_text(text.replace(", migration)", ")"))
     for name in ("components", "settings"):
         (tmp_path / name).symlink_to(PROJECT / name)
     program = (

@@ -16,10 +16,10 @@ from components.release.kubernetes_api import ApiError, UnreachableError
 from components.release.record import Record
 from components.release.secrets import Secrets
 from components.service_account_role import ROLE_ANNOTATION
-from operations import stack_file
+from operations import chart_history, stack_file
 from operations.__main__ import main
 from operations.ci import engine
-from operations.rollback import chart_history, rollback
+from operations.rollback import rollback
 from operations.rollback.history import ReleaseHistory
 from operations.rollback.restored_config import RestoredConfig, restored_config
 from operations.stack import open_stack
