@@ -1,7 +1,7 @@
 """What a stack proves: the images that its ready pods run, by digest; or the reasons why it proves nothing.
 
-A digest is the one that the Deployment itself names, or else the one that the kubelet reports (`imageID`): that
-is REPOSITORY@DIGEST, but for an image that came from no registry: then it is the bare id of its config, which
+A digest is the one that the Deployment itself names, or else the one in the kubelet's report (`imageID`):
+that is REPOSITORY@DIGEST, but for an image that came from no registry it is the bare id of its config, which
 no registry knows (https://github.com/containerd/containerd/issues/8408). It may also name another repository
 from which the node has pulled the same image (https://github.com/kubernetes/kubernetes/issues/95385), whose
 digests ours need not have.

@@ -170,14 +170,14 @@ class Project:
     def destroy(self, *options: str) -> Run:
         return self.run("destroy", *options)
 
-    def paste(self, command: str, given: str = "") -> str:
+    def paste(self, command: str, given: str = "", **placeholders: str) -> str:
         """Have the user's shell run a command that was printed, with every question answered by yes; return
         what it shows."""
         path = f"{ENGINE.tools}{os.pathsep}{self.cluster.env['PATH']}"
         variables = {"PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig)}
         yes = {"PULUMI_SKIP_CONFIRMATIONS": "true"}
         env = self.environment() | variables | yes
-        return remedies.run(command, folder=self.folder, env=env, given=given)
+        return remedies.run(command, folder=self.folder, env=env, given=given, **placeholders)
 
     def run(self, command: str, *options: str) -> Run:
         """Run a command of Pulumi in a process of its own, as a user does."""

@@ -10,9 +10,11 @@ import boto3
 import pytest
 from pulumi import automation as auto
 
-from operations.ci import deploy
+from components.release import ClusterError
+from operations.ci import deploy, report
 from operations.ci.engine import Run
 from operations.ci.github import GitHub
+from operations.deployed import Deployed
 from operations.stack import stderr_of
 from tests import github_api
 from tests.github_api import FakeGitHub
@@ -159,6 +161,30 @@ def test_a_lease_of_pulumi_cloud_is_waited_for(fake: FakeGitHub) -> None:
     assert not run.ok
     assert sum(slept) == 360
     assert deploy.LEASED in run.errors[0]
+
+
+def test_a_deployment_says_its_commit_and_what_was_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = [
+        Deployed(revision=number, chart="", images={"mernServer": f"shop/app:{number}"}) for number in (1, 2)
+    ]
+    before, after = served
+    monkeypatch.setenv("GITHUB_SHA", "0123abcd")
+    monkeypatch.setattr(deploy, "connect", lambda *_: (None, "shop"))
+    monkeypatch.setattr(deploy, "read_deployed", lambda *_: served.pop(0))
+    run, _ = up(Stack(), None)
+    assert (run.commit, run.before, run.after) == ("0123abcd", before, after)
+    text = report.summary(run, "staging")
+    assert "From commit <code>0123abcd</code>, with the images:" in text
+    assert "<pre>\n~ mernServer: shop/app:1 → shop/app:2\n</pre>" in text
+    assert "<pre>\n.venv/bin/python -m operations rollback 1 --stack staging\n</pre>" in text
+
+    def fails(*_: Any) -> Deployed:
+        raise ClusterError("secrets is forbidden")
+
+    monkeypatch.setattr(deploy, "read_deployed", fails)
+    run, _ = up(Stack(), None)
+    assert (run.ok, run.before, run.after) == (True, None, None)
+    assert "rollback" not in report.summary(run, "staging")
 
 
 def test_a_failed_rollout_is_not_tried_again(fake: FakeGitHub) -> None:

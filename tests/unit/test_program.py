@@ -495,6 +495,23 @@ def test_without_an_image_tag_the_images_stay_as_they_run(deploy: Deploy, cluste
     assert {part: values[part]["image"]["tag"] for part in running} == running
 
 
+def test_the_images_of_one_run_are_deployed_and_the_others_stay_as_they_run(
+    deploy: Deploy, cluster: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {part: f"sha256:{digit * 64}" for part, digit in (("mernServer", "a"), ("mernClient", "b"))}
+    running = {part: {"image": {"digest": digest}} for part, digest in digests.items()}
+    cluster.has_run(5, {**running, "pythonScript": {"image": {"tag": "2.9.0"}}})
+    monkeypatch.setenv("MERN_IMAGES", f"mernServer=sha256:{'c' * 64}")
+
+    done = succeeded(deploy("staging", answers=in_state()))
+
+    values = release(done).inputs["values"]
+    assert values["mernServer"]["image"]["digest"] == "sha256:" + "c" * 64
+    assert values["mernClient"]["image"]["digest"] == digests["mernClient"]
+    assert values["pythonScript"]["image"]["tag"] == "2.9.0"
+    assert "tag" not in values["mernServer"]["image"]
+
+
 POLICY = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
