@@ -73,6 +73,20 @@ def test_one_run_per_stack_and_none_is_cancelled_midway() -> None:
     assert load("deploy")["on"]["push"]["branches"] == ["develop", "main"]
 
 
+def test_a_promotion_reads_with_a_role_that_only_reads_and_deploys_just_what_it_has_read() -> None:
+    proof, deploy = load("deploy")["jobs"]["proof"], load("deploy")["jobs"]["deploy"]
+    assert proof["environment"] == "${{ inputs.promote-from }}-preview"
+    assert (deploy["needs"], deploy["if"]) == ("proof", "${{ !failure() && !cancelled() }}")
+    [read] = [step for step in proof["steps"] if step.get("id") == "proof"]
+    [up] = [step for step in deploy["steps"] if step.get("name") == "Deploy"]
+    assert proof["outputs"] == {"images": "${{ steps.proof.outputs.images }}"}
+    assert read["run"].endswith(' promote "$SOURCE"')
+    assert up["env"]["IMAGES"] == "${{ needs.proof.outputs.images || inputs.images }}"
+    on = load("deploy")["on"]
+    assert {"promote-from", "images"} <= on["workflow_call"]["inputs"].keys()
+    assert {"promote-from", "images"} <= on["workflow_dispatch"]["inputs"].keys()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_permissions_are_none_unless_a_job_needs_them(name: str) -> None:
     workflow = load(name)
@@ -80,7 +94,10 @@ def test_permissions_are_none_unless_a_job_needs_them(name: str) -> None:
     needed = {
         "check": {"check": {"contents": "read"}},
         "preview": {"preview": {"contents": "read", "id-token": "write", "pull-requests": "write"}},
-        "deploy": {"deploy": {"contents": "read", "id-token": "write", "actions": "read"}},
+        "deploy": {
+            "proof": {"contents": "read", "id-token": "write"},
+            "deploy": {"contents": "read", "id-token": "write", "actions": "read"},
+        },
         "drift": {"drift": {"contents": "read", "id-token": "write", "issues": "write"}},
     }
     assert {job: d["permissions"] for job, d in workflow["jobs"].items() if "permissions" in d} == needed[
@@ -143,7 +160,10 @@ def test_secrets_of_a_stack_are_only_where_the_engine_runs() -> None:
     for name in NAMES:
         for job, step in steps_of(name):
             if "secrets." in str(step):
-                assert re.search(r"-m operations (preview|up|drift|check-health) ", step["run"]), (name, job)
+                assert re.search(r"-m operations (preview|up|drift|check-health|promote) ", step["run"]), (
+                    name,
+                    job,
+                )
                 assert "GITHUB_TOKEN" not in step["env"] or name == "deploy"
 
 
