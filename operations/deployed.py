@@ -6,17 +6,13 @@ from typing import Any
 
 from components.mern_application import RELEASE
 from components.release import Api, record
-from components.release.description import files_in
 from components.release.manifest import Object
-from settings import IMAGES
 
-WORKLOADS = dict(
-    zip(
-        IMAGES,
-        (("Deployment", "client"), ("Deployment", "server"), ("CronJob", "python-script")),
-        strict=True,
-    )
-)
+WORKLOADS = {
+    "mernClient": ("Deployment", "client"),
+    "mernServer": ("Deployment", "server"),
+    "pythonScript": ("CronJob", "python-script"),
+}
 """Of each part of the chart, the kind of the object that runs its image, and its component label."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
@@ -26,8 +22,6 @@ class Deployed:
     """A revision that serves."""
 
     revision: int
-    chart: str
-    """Name, version and digest of the chart's files; empty where another program has deployed it."""
     images: Mapping[str, str]
     """By the part of the chart, as its pods name them."""
 
@@ -43,7 +37,7 @@ def read_deployed(api: Api, namespace: str) -> Deployed | None:
     if serving is None or serving.status != "deployed":
         return None
     images = {part: container_of(item)["image"] for part, item in workloads_in(serving.objects())}
-    return Deployed(revision=serving.revision, chart=files_in(serving.description), images=images)
+    return Deployed(revision=serving.revision, images=images)
 
 
 def workloads_in(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
@@ -60,7 +54,6 @@ def container_of(workload: Object) -> Mapping[str, Any]:
     """Return the container of a Deployment's, a CronJob's or a Job's pods that the chart has: what others put
     into them comes behind it, and has another name."""
     spec = workload["spec"]
-    if workload["kind"] == "CronJob":
-        spec = spec["jobTemplate"]["spec"]
+    spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
     container: Mapping[str, Any] = spec["template"]["spec"]["containers"][0]
     return container

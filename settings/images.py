@@ -29,9 +29,8 @@ class ImageReference:
     """`sha256:…`; where there is one, `tag` is empty."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.repository}@{self.digest}".lstrip("@") if self.digest else f"{self.repository}:{self.tag}"
-        )
+        version = f"@{self.digest}" if self.digest else f":{self.tag}"
+        return f"{self.repository}{version}" if self.repository else self.digest
 
 
 def parse_image_reference(text: str) -> ImageReference:

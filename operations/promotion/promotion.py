@@ -17,7 +17,7 @@ from operations.ci.commands import append, github_of_run
 from operations.deployed import Deployed, read_deployed
 from operations.promotion.proof import DIGEST, PromotionError, Proof, prove, read_config
 from operations.stack import connect, secrets_in
-from settings import IMAGE_TAG_VARIABLE, IMAGES_VARIABLE
+from settings import IMAGES_VARIABLE
 
 OpenStack = Callable[[str], auto.Stack]
 
@@ -70,7 +70,6 @@ def _promote(proof: Proof, args: argparse.Namespace, open_stack: OpenStack) -> b
         print("These images run there already: nothing to do")
         return True
     os.environ[IMAGES_VARIABLE] = proof.option
-    os.environ.pop(IMAGE_TAG_VARIABLE, None)
     stack = open_stack(args.target)
     preview = engine.run(stack, "preview")
     if not preview.ok:

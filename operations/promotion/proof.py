@@ -27,11 +27,13 @@ from components.release.plan import NOT_COMPARED
 from components.release.record import Record
 from components.release.secrets import Secrets
 from components.release.workloads import is_owned, is_pod_ready, look_at, newest_set
-from operations.deployed import WORKLOADS, container_of, workloads_in
+from operations.deployed import COMPONENT_LABEL, WORKLOADS, container_of, workloads_in
 from operations.stack import connect, secrets_in, stderr_of
 from settings import ReleaseSettings, parse_image_reference
 
 DIGEST = re.compile(r"(?P<repository>.+)@(?P<digest>sha256:[0-9a-f]{64})")
+AFTER_DEPLOYMENT = "python-script-once"
+"""The component label of the script's run after a deployment, `pythonScript.runAfterDeployment`."""
 
 
 class PromotionError(pulumi.RunError):
@@ -294,7 +296,8 @@ def _by_last_run(part: str, cron_job: Object, now: Namespace, stack: str) -> Pro
     done = [
         job
         for job in now.jobs
-        if is_owned(job, cron_job) and container_of({**job, "kind": "Job"})["image"] == container["image"]
+        if (is_owned(job, cron_job) or _component(job) == AFTER_DEPLOYMENT)
+        and container_of(job)["image"] == container["image"]
     ]
     succeeded = [job for job in done if job.get("status", {}).get("completionTime")]
     if not succeeded:
@@ -309,11 +312,15 @@ def _by_last_run(part: str, cron_job: Object, now: Namespace, stack: str) -> Pro
             f"the pod of its last run, Job {last['metadata']['name']}, is gone, and with it the report of "
             f"the digest. Run it again, and wait until it is done:\n{again}"
         )
-    digest = _agreed(part, container, pods or [{}], stack)
+    digest = _agreed(part, container_of(last), pods or [{}], stack)
     proof = f"last run succeeded {_minute(last['status']['completionTime'])}"
     if failed := _failed_since(last, done):
         proof += f"; a later one failed: Job {failed}"
     return ProvedImage(part=part, image=container["image"], digest=digest, proof=proof)
+
+
+def _component(item: Object) -> Any:
+    return (item["metadata"].get("labels") or {}).get(COMPONENT_LABEL)
 
 
 def _failed_since(last: Object, jobs: Iterable[Object]) -> str:

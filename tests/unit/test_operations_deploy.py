@@ -164,9 +164,7 @@ def test_a_lease_of_pulumi_cloud_is_waited_for(fake: FakeGitHub) -> None:
 
 
 def test_a_deployment_says_its_commit_and_what_was_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = [
-        Deployed(revision=number, chart="", images={"mernServer": f"shop/app:{number}"}) for number in (1, 2)
-    ]
+    served = [Deployed(revision=number, images={"mernServer": f"shop/app:{number}"}) for number in (1, 2)]
     before, after = served
     monkeypatch.setenv("GITHUB_SHA", "0123abcd")
     monkeypatch.setattr(deploy, "connect", lambda *_: (None, "shop"))

@@ -290,6 +290,12 @@ def test_a_script_is_proved_by_a_run_of_what_it_would_run_now(
     assert "the pod of its last run, Job 3, is gone" in refusal(opened)
     api.lists["jobs"][0]["metadata"]["ownerReferences"] = []
     assert "no run of" in refusal(opened)
+    api.make_job("4", {"name": "python-script-once", "image": f"{REGISTRY}/python-script:1.4.2"})
+    api.lists["jobs"][-1]["metadata"] |= {
+        "labels": {"app.kubernetes.io/component": "python-script-once"},
+        "ownerReferences": [],
+    }
+    assert prove("staging", opened).images[2].digest == SCRIPT
 
 
 @pytest.mark.parametrize(
@@ -353,7 +359,6 @@ class Target:
     def __init__(self) -> None:
         self.running: Deployed | None = Deployed(
             revision=3,
-            chart=OURS,
             images={"mernClient": f"{REGISTRY}/mern-client:1.4.1", "mernServer": f"other/server@{NEW}"},
         )
         self.commands: list[tuple[str, str]] = []
@@ -362,7 +367,7 @@ class Target:
     def run(self, stack: Any, command: str) -> Run:
         self.commands.append((command, os.environ[IMAGES_VARIABLE]))
         ok = self.ok[command]
-        after = Deployed(revision=4, chart=OURS, images={"mernClient": f"{REGISTRY}/mern-client@{NEW}"})
+        after = Deployed(revision=4, images={"mernClient": f"{REGISTRY}/mern-client@{NEW}"})
         return Run(
             command=command, ok=ok, before=self.running, after=after if command == "up" and ok else None
         )
@@ -438,7 +443,6 @@ def test_nothing_is_deployed_unless_the_preview_is_well_and_somebody_says_yes(
 
     target.running = Deployed(
         revision=3,
-        chart=OURS,
         images={part.split("=")[0]: f"x@{part.split('=')[1]}" for part in IMAGES.split()},
     )
     target.commands.clear()
