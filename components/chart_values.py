@@ -7,6 +7,7 @@ somebody else fills. Helm records all of it with the stack's own values.
 import copy
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,9 +16,10 @@ import pulumi
 
 from components.cluster import Cluster
 from components.release import Api, ClusterError, adoption, record
-from components.release.values import ABSENT, Path, get, put, remove
+from components.release.values import ABSENT, Path, dotted, get, put, remove
 from components.service_account_role import ROLE_ANNOTATION
 from settings import (
+    IMAGE_TAG_VARIABLE,
     IMAGES,
     SECRET_VALUES,
     TAG_PATTERN,
@@ -162,8 +164,7 @@ def values_of_stack(
             would replace what runs.
     """
     if settings.images:
-        given = ", ".join(f"{part} {image}" for part, image in settings.images.items())
-        pulumi.log.info(f"images of this run: {given}")
+        _say_images_of_run(settings)
     return fill(
         settings.values,
         images=settings.images,
@@ -178,6 +179,20 @@ def values_of_stack(
         role=role,
         checksum=existing_secret_checksum(settings.values, settings.namespace.name, cluster.api, release),
     )
+
+
+def _say_images_of_run(settings: Settings) -> None:
+    """Say which images are given for this run alone, and what a later one makes of them."""
+    given = ", ".join(f"{part} {image}" for part, image in settings.images.items())
+    pulumi.log.info(f"images of this run: {given}")
+    paths = [path for part in settings.images for path in (_tag_path(part), _digest_path(part))]
+    keys = [f"mern:values.{dotted(path)}" for path in paths if get(settings.values, path) is not ABSENT]
+    if settings.image_tag and not os.environ.get(IMAGE_TAG_VARIABLE):
+        keys.append("mern:imageTag")
+    if keys:
+        commands = [f"    pulumi config rm --path '{key}' --stack {pulumi.get_stack()}" for key in keys]
+        text = "a later run without --image deploys again what the config says. To keep these images"
+        pulumi.log.warn("\n".join([text, *commands]))
 
 
 def existing_secret_checksum(values: Mapping[str, Any], namespace: str, api: Api, release: str) -> str:

@@ -106,7 +106,7 @@ def prove(name: str, open_stack: Callable[[str], auto.Stack]) -> Proof:
             newest = _require_deployed(name, record.newest(api, RELEASE, namespace), namespace)
             objects = newest.objects()
             images, reasons = _prove_parts(name, api, namespace, objects)
-            reasons += _drift(name, config, api, newest, secrets)
+            reasons += _drift(name, config, api, namespace, objects, secrets)
         except ClusterError as error:
             raise PromotionError(f"what runs in stack {name} cannot be read: {error}") from None
         if reasons:
@@ -154,15 +154,16 @@ def _require_deployed(name: str, newest: Record | None, namespace: str) -> Recor
     return newest
 
 
-def _drift(name: str, config: auto.ConfigMap, api: Api, newest: Record, secrets: Secrets) -> list[str]:
+def _drift(
+    name: str, config: auto.ConfigMap, api: Api, namespace: str, objects: Sequence[Object], secrets: Secrets
+) -> list[str]:
     """Return what was changed by hand, and what could not be compared."""
     release = config.get("mern:release")
     settings = ReleaseSettings.model_validate(json.loads(release.value) if release else {})
     if settings.drift == "ignore":
         return []
-    objects = newest.objects()
     hidden = secrets | Secrets.of_objects(objects)
-    findings = drift.find(api, objects, newest.namespace, hidden, settings.leave)
+    findings = drift.find(api, objects, namespace, hidden, settings.leave)
     reasons = unchecked_notes(findings, NOT_COMPARED)
     if drifted := texts_of(findings):
         mend = (
@@ -204,12 +205,8 @@ def _by_pods(part: str, deployment: Object, now: Namespace, stack: str) -> Prove
         _NotProvedError: it is not, or they do not.
     """
     workload = look_at(deployment, now.pods, now.sets, now.events)
-    label = label_of(deployment)
-    if workload.causes or workload.ready < workload.wanted:
-        details = [f"  {cause.detail}" for cause in workload.causes if cause.detail]
-        raise _NotProvedError("\n".join([f"it is not healthy: {workload}", *details]))
-    if not workload.wanted:
-        raise _NotProvedError(f"{label} has no pods: 0 are wanted")
+    label, place = label_of(deployment), f"deployment/{workload.name} -n {workload.namespace}"
+    details = "".join(f"\n  {cause.detail}" for cause in workload.causes if cause.detail)
     newest = newest_set(deployment, now.sets)
     older = [
         pod
@@ -218,12 +215,17 @@ def _by_pods(part: str, deployment: Object, now: Namespace, stack: str) -> Prove
         for pod in now.pods
         if is_owned(pod, item) and pod.get("status", {}).get("phase") in ("Pending", "Running")
     ]
-    if older or deployment["spec"].get("paused"):
-        held = "is paused" if deployment["spec"].get("paused") else "is in the middle of a rollout"
+    if deployment["spec"].get("paused"):
+        raise _NotProvedError(f"{label} is paused. To go on:\n    kubectl rollout resume {place}")
+    if older:
         raise _NotProvedError(
-            f"{label} {held}, {len(older)} pods of an older version are there. Wait for it to end:\n"
-            f"    kubectl rollout status deployment/{workload.name} -n {workload.namespace}"
+            f"{label} is in the middle of a rollout, with {len(older)} pods of the version before: {workload}"
+            f"{details}\nWait for it to end:\n    kubectl rollout status {place}"
         )
+    if workload.causes or workload.ready < workload.wanted:
+        raise _NotProvedError(f"it is not healthy: {workload}{details}")
+    if not workload.wanted:
+        raise _NotProvedError(f"{label} has no pods: 0 are wanted")
     ready = [pod for pod in now.pods if is_owned(pod, newest) and is_pod_ready(pod)]
     container = container_of(deployment)
     digest = _agreed(part, container, ready, stack)

@@ -130,7 +130,8 @@ def test_the_very_images_that_one_stack_runs_are_deployed_to_another_and_there_i
     assert {name: image(target, Deployment, name) for name in promoted} == promoted
     assert image(target, CronJob, "mern-python-script").endswith(f"/python-script@{SCRIPT}")
     assert status(target) == "2 deployed"
-    target.configure(imageTag=None)
+    [forget] = [text for text in commands_in(said) if "mern:imageTag" in text]
+    target.paste(forget)
     kept = target.preview()
     assert kept.changes == set(), kept.output
     assert f"images stay as in revision 2: mernClient {CLIENT}" in kept.output

@@ -511,6 +511,18 @@ def test_the_images_of_one_run_are_deployed_and_the_others_stay_as_they_run(
     assert values["pythonScript"]["image"]["tag"] == "2.9.0"
     assert "tag" not in values["mernServer"]["image"]
 
+    own = {"mernServer": {"image": {"digest": digests["mernServer"]}}}
+    warnings: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", lambda text, *_: warnings.append(text))
+    succeeded(deploy("staging", change={"mern:values": own, "mern:imageTag": "2"}, answers=in_state()))
+
+    commands = [
+        f"    pulumi config rm --path '{key}' --stack staging"
+        for key in ("mern:values.mernServer.image.digest", "mern:imageTag")
+    ]
+    text = "a later run without --image deploys again what the config says. To keep these images"
+    assert "\n".join([text, *commands]) in warnings
+
 
 POLICY = {
     "Version": "2012-10-17",

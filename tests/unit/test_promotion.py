@@ -247,8 +247,9 @@ def test_each_reason_against_a_promotion_is_said_with_what_to_do_and_all_togethe
 
     assert refusal(opened).splitlines() == [
         "stack staging proves no images now:",
-        "  mernClient: Deployment mern-client is in the middle of a rollout, 2 pods of an older version are "
-        "there. Wait for it to end:",
+        "  mernClient: Deployment mern-client is in the middle of a rollout, with 2 pods of the version "
+        "before: mern-client 2/2 ready",
+        "  Wait for it to end:",
         "      kubectl rollout status deployment/mern-client -n shop",
         "  mernServer: it is not healthy: mern-server 2/3 ready",
         f"  pythonScript: no run of {REGISTRY}/python-script:1.4.2 has succeeded that is still there. "
@@ -260,6 +261,12 @@ def test_each_reason_against_a_promotion_is_said_with_what_to_do_and_all_togethe
         "      pulumi config set --path 'mern:release.drift' restore --stack staging",
         "      pulumi up --stack staging",
     ]
+
+
+def test_a_rollout_that_is_paused_is_told_how_to_go_on(opened: Callable[[str], Any], api: FakeApi) -> None:
+    api.live["Deployment/mern-client"]["spec"]["paused"] = True
+    resume = "kubectl rollout resume deployment/mern-client -n shop"
+    assert f"  mernClient: Deployment mern-client is paused. To go on:\n      {resume}" in refusal(opened)
 
 
 def test_pods_that_disagree_and_digests_that_nobody_reports_prove_nothing(
