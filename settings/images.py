@@ -44,6 +44,8 @@ def parse_image_reference(text: str) -> ImageReference:
         ValueError: it names none; the text goes on after "… ", and holds nothing of `text`, which may be a
             URL with a password.
     """
+    if not text:
+        raise ValueError("is empty, as the output of a build that was skipped")
     if "://" in text:
         raise ValueError("is an address with a scheme: an image has none")
     if DIGEST.fullmatch(text):  # by the grammar a tag of a repository `sha256`, which nobody means

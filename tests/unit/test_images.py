@@ -43,7 +43,7 @@ OF_DIGEST = "has a digest that is not sha256: with 64 digits, 0-9 and a-f"
     [
         ("mern-server", "names neither a digest nor a tag"),
         ("localhost:5000/app", "names neither a digest nor a tag"),
-        ("", REPOSITORY),
+        ("", "is empty, as the output of a build that was skipped"),
         (":1.0", REPOSITORY),
         (f"@{DIGEST}", REPOSITORY),
         ("a//b:1", REPOSITORY),
