@@ -13,6 +13,7 @@ from lightkube.resources.core_v1 import Namespace
 
 from components.release import Api
 from operations.__main__ import main
+from settings import IMAGES_VARIABLE
 from tests.engine.conftest import Project
 from tests.engine.faults import status, until
 from tests.remedies import commands_in
@@ -49,10 +50,16 @@ def operations(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.chdir(project.folder)
     for name, value in project.environment().items():
         monkeypatch.setenv(name, value)
-    for name in ("MERN_IMAGES", "MERN_IMAGE_TAG", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.setenv(name, "")
+    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("operations.stack.PROJECT", project.folder)
-    return lambda *arguments: main(list(arguments))
+
+    def run(*arguments: str) -> int:
+        with monkeypatch.context() as this_command:
+            this_command.setenv(IMAGES_VARIABLE, "")  # which it sets, as in a process of its own
+            return main(list(arguments))
+
+    return run
 
 
 def report_digests(project: Project, digests: dict[str, str]) -> None:
@@ -130,7 +137,7 @@ def test_the_very_images_that_one_stack_runs_are_deployed_to_another_and_there_i
     assert {name: image(target, Deployment, name) for name in promoted} == promoted
     assert image(target, CronJob, "mern-python-script").endswith(f"/python-script@{SCRIPT}")
     assert status(target) == "2 deployed"
-    [forget] = [text for text in commands_in(said) if "mern:imageTag" in text]
+    [forget] = {text for text in commands_in(said) if "mern:imageTag" in text}
     target.paste(forget)
     kept = target.preview()
     assert kept.changes == set(), kept.output
