@@ -75,7 +75,8 @@ def test_one_run_per_stack_and_none_is_cancelled_midway() -> None:
 
 def test_a_promotion_reads_with_a_role_that_only_reads_and_deploys_just_what_it_has_read() -> None:
     proof, deploy = load("deploy")["jobs"]["proof"], load("deploy")["jobs"]["deploy"]
-    assert proof["environment"] == "${{ inputs.promote-from }}-preview"
+    environment = {"name": "${{ inputs.promote-from }}-preview", "deployment": False}
+    assert proof["environment"] == environment
     assert (deploy["needs"], deploy["if"]) == ("proof", "${{ !failure() && !cancelled() }}")
     [read] = [step for step in proof["steps"] if step.get("id") == "proof"]
     [up] = [step for step in deploy["steps"] if step.get("name") == "Deploy"]
