@@ -128,7 +128,6 @@ def test_the_very_images_that_one_stack_runs_are_deployed_to_another_and_there_i
     monkeypatch.setattr("builtins.input", lambda _: "y")
     assert operations("promote", project.stack, target.stack) == 0
     said = capsys.readouterr().out
-    print(said)
     assert f"  ~ mernClient: registry.example.com/mern-client:1.4.1 → {CLIENT}\n" in said
     promoted = {
         "mern-client": f"registry.example.com/mern-client@{CLIENT}",
