@@ -123,6 +123,9 @@ class FakeApi:
             }
         )
 
+    def collection(self, item: Object, _: str) -> str:
+        return str(item["kind"])
+
     def path(self, item: Object, _: str) -> str:
         return f"{item['kind']}/{item['metadata']['name']}"
 
