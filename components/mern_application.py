@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pulumi
 
+from components import namespace as namespaces
 from components import release_settings
 from components.chart_values import values_of_stack
 from components.cluster import Cluster, EksCluster
 from components.ingress import Ingress, commands_to_unprotect, controller_of
 from components.ingress_events import last_verdict
 from components.release import (
-    Api,
     ChartRelease,
     ClusterError,
     ReleaseArgs,
@@ -29,8 +29,6 @@ from components.service_account_role import ServiceAccountRole, ServiceAccountRo
 from settings import Settings
 
 COMPONENT = "MernApplication"
-NAMESPACE = "kubernetes:core/v1:Namespace"
-PATCH = "kubernetes:core/v1:NamespacePatch"
 RELEASE = "mern"
 CHART = "./chart"
 LEAST_TIMEOUT = "mern/least-rollout-seconds"
@@ -152,14 +150,14 @@ def _owner_of_namespace(settings: Settings, cluster: Cluster, component: str, st
     name, mode = settings.namespace.name, settings.namespace.mode
     owned, labelled = (
         any(outputs["metadata"]["name"] == name for outputs in state.of_types(component, type_).values())
-        for type_ in (NAMESPACE, PATCH)
+        for type_ in (namespaces.NAMESPACE, namespaces.PATCH)
     )
     if owned and mode == "existing":
         return [f"namespace {name} is no longer this stack's: it stays, and a destroy leaves it there"]
     if owned or (labelled and mode == "existing"):
         return []
     try:
-        exists = _has_namespace(cluster.api, name)
+        exists = namespaces.has_namespace(cluster.api, name)
     except ClusterError as error:
         text = f"whether namespace {name} is there, and somebody else's, could not be checked: {error}"
         if pulumi.runtime.is_dry_run():
@@ -184,10 +182,6 @@ def _owner_of_namespace(settings: Settings, cluster: Cluster, component: str, st
             f"      pulumi config set --path 'mern:release.adopt' true --stack {stack}"
         )
     return [f"namespace {name} becomes this stack's: a destroy of it deletes the namespace and all in it"]
-
-
-def _has_namespace(api: Api, name: str) -> bool:
-    return api.find(f"/api/v1/namespaces/{name}") is not None
 
 
 def _require_other_role(settings: Settings, cluster: Cluster, component: str, state: StackState) -> None:
@@ -234,14 +228,14 @@ class MernApplication(pulumi.ComponentResource):
         labels = {controller_of(settings.load_balancer_controller.mode).readiness_gate: "enabled"}
         # The namespace too: it can only be deleted while the controller still frees its Ingress.
         opts = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
-        namespace = _namespace(name, settings, plan, labels, opts)
+        namespace = namespaces.register(name, settings, plan, labels, opts)
         role = _script_role(settings, cluster, plan, self)
         self.release = ChartRelease(
             name,
             plan,
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[*depends_on, namespace, *role],
+                depends_on=[*depends_on, *namespace, *role],
                 # A destroy without preview would come to the namespace last.
                 protect=settings.namespace.protect,
             ),
@@ -360,33 +354,3 @@ def _changes_model(plan: ReleasePlan) -> bool:
     newest, planned = plan.newest, Ingress.rendered(plan.objects)
     before = Ingress.rendered(newest.objects()) if newest and newest.status == "deployed" else None
     return before is None or planned is None or before.model != planned.model
-
-
-def _namespace(
-    name: str,
-    settings: Settings,
-    plan: ReleasePlan,
-    labels: Mapping[str, str],
-    opts: pulumi.ResourceOptions,
-) -> pulumi.Resource:
-    """Register the namespace, or the labels of somebody else's.
-
-    By its alias the one takes the other's place in the state: a change of `mern:namespace.mode` changes who
-    owns the namespace, and nothing in the cluster.
-    """
-    owned = settings.namespace.mode == "create"
-    # By its token: `pulumi_kubernetes.core.v1` takes 0.3 s to import.
-    props = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": settings.namespace.name, "labels": labels},
-    }
-    opts.aliases = [pulumi.Alias(type_=PATCH if owned else NAMESPACE)]
-    if not owned:
-        return pulumi.CustomResource(PATCH, f"{name}-namespace", props, opts)
-    opts.protect = settings.namespace.protect
-    if settings.release.adopt:
-        with contextlib.suppress(ClusterError):  # of a preview, which the plan has told
-            if _has_namespace(plan.api, settings.namespace.name):
-                opts.import_ = settings.namespace.name  # which the engine ignores where it is in the state
-    return pulumi.CustomResource(NAMESPACE, f"{name}-namespace", props, opts)

@@ -164,6 +164,13 @@ class AwsSettings(Model):
     """Of what this stack makes in AWS. Its own of the same key do not count."""
 
 
+class NamespaceAccessSettings(Model):
+    """A group of users that may deploy to the namespace: a RoleBinding is made with it."""
+
+    cluster_role: NonEmpty
+    group: NonEmpty
+
+
 class NamespaceSettings(Model):
     """The namespace of the application."""
 
@@ -172,6 +179,12 @@ class NamespaceSettings(Model):
     """`create`: this stack owns it. `existing`: someone else does, and it only gets labels."""
     protect: bool = False
     """Refuse to delete it (with everything in it) until this is switched off."""
+    labels: dict[str, str] = {}
+    """Further labels, as `pod-security.kubernetes.io/enforce`."""
+    quota: dict[str, str] = {}
+    """What all pods together may have: `hard` of a ResourceQuota; empty: no quota."""
+    access: NamespaceAccessSettings | None = None
+    """For those who may make a namespace, and read Secrets in no other than their own."""
 
 
 Identity = Literal["irsa", "pod-identity"]

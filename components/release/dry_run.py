@@ -5,7 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from components.release.findings import Finding, ask_about_each
-from components.release.kubernetes_api import Api, ApiError, ClusterError, UnknownKindError
+from components.release.kubernetes_api import (
+    Api,
+    ApiError,
+    ClusterError,
+    UnknownKindError,
+    lacks_namespace,
+)
 from components.release.manifest import (
     HOOKS_OF_AN_INSTALLATION,
     HOOKS_OF_AN_UPGRADE,
@@ -24,6 +30,7 @@ from components.release.manifest import (
 
 DRY_RUN = {"dryRun": "All", "fieldManager": "helm", "fieldValidation": "Strict"}
 LENIENT = {**DRY_RUN, "fieldValidation": "Ignore"}
+NO_NAMESPACE = "its namespace is not there yet"
 NOT_PERMITTED = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+)')
 
 OWNED_BY_OTHERS = (
@@ -108,6 +115,8 @@ def ask(
                 raise ClusterError("its kind comes with this very chart") from None
             texts: Sequence[str] = [TOO_LATE if kind in among else str(error)]
         except ApiError as error:
+            if error.code == 403 and lacks_namespace(api, key[2]):
+                raise ClusterError(NO_NAMESPACE) from None
             if reason := _reason_for_no_opinion(error):
                 raise ClusterError(reason) from None
             texts = _refused_fields(error, key)
@@ -202,7 +211,7 @@ def _reason_for_no_opinion(error: ApiError) -> str:
     if error.code == 403 and (denied := NOT_PERMITTED.search(text)):
         return f"not permitted to ask (user {denied['user']} cannot {denied['verb']} it)"
     if error.code == 404 and text.startswith("namespaces "):
-        return "its namespace is not there yet"
+        return NO_NAMESPACE
     if "does not support dry run" in text or "failed calling webhook" in text:
         return text
     if error.code >= 500 or error.code == 429:

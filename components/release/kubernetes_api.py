@@ -96,6 +96,10 @@ class Api:
         headers = {"Content-Type": "application/merge-patch+json"}
         return self._send("PATCH", path, query, headers, patch)
 
+    def delete(self, path: str) -> Object:
+        """Delete what stands at `path`; what depends on it goes with it, later."""
+        return self._send("DELETE", path, {}, {})
+
     def items(self, path: str, **query: str) -> list[Object]:
         """Return the items of the list at `path`; empty where the namespace or the kind is not there."""
         listed = self.find(path, **query)
@@ -208,6 +212,17 @@ class Api:
         return (
             f"the kube config does not trust: it is of another cluster, or of one that was made anew{proxy}"
         )
+
+
+def lacks_namespace(api: Api, name: str) -> bool:
+    """Return whether namespace `name` is surely not there; not so where that may not be asked.
+
+    Who may use a namespace of its own alone gets a 403 in one that is not there, as in one of others.
+    """
+    try:
+        return api.find(f"/api/v1/namespaces/{name}") is None
+    except ClusterError:
+        return False
 
 
 def rejected_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from components.release import helm_yaml
-from components.release.kubernetes_api import Api, ApiError, ClusterError
+from components.release.kubernetes_api import Api, ApiError, ClusterError, lacks_namespace
 from components.release.manifest import Key, Object, by_key, flattened, written_at
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -131,7 +131,12 @@ def _labels_of_revisions(
     several."""
     wanted = f"owner=helm,name={name}" + (f",status={status}" if status else "")
     path = f"/api/v1/namespaces/{namespace}/secrets"
-    listed = api.get(path, METADATA_ONLY, labelSelector=wanted).get("items") or []
+    try:
+        listed = api.get(path, METADATA_ONLY, labelSelector=wanted).get("items") or []
+    except ApiError as error:
+        if error.code == 403 and lacks_namespace(api, namespace):
+            return {}
+        raise
     labels = [item["metadata"]["labels"] for item in listed]
     return {int(of_one["version"]): of_one for of_one in labels}
 

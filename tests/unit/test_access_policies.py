@@ -97,7 +97,13 @@ def test_a_deployment_may_write_what_the_program_makes_and_no_more() -> None:
     assert granted("deploy") == {action for actions in WRITES.values() for action in actions} | {HEALTH}
 
 
-@pytest.mark.parametrize("name", ["preview", "deploy"])
+def test_an_environment_may_make_nothing_in_aws() -> None:
+    """A role whose policies it may write would give the code of a pull request all of the account."""
+    asked = {action for actions in QUESTIONS.values() for action in actions}
+    assert granted("environments") == asked
+
+
+@pytest.mark.parametrize("name", ["preview", "deploy", "environments"])
 def test_everything_is_limited_to_this_stack_or_cluster(name: str) -> None:
     for each in statements(name):
         actions = set(listed(each["Action"]))
