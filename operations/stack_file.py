@@ -7,7 +7,7 @@ import copy
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class StackFile:
     content: bytes
     config: Mapping[str, Any]
     """Its `config`; what is encrypted stays so."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """What stands beside `config`, as the key that encrypts secrets."""
 
     def restore(self) -> None:
         """Write the file as it was, to the byte."""
@@ -73,7 +75,8 @@ def read(stack: str) -> StackFile:
     config = parsed.get("config") if isinstance(parsed, dict) else None
     if not isinstance(parsed, dict | None) or not isinstance(config, dict | None):
         raise StackFileError(f"{path} is not a stack file: it should have a mapping `config`")
-    return StackFile(path=path, content=content, config=config or {})
+    beside = {key: value for key, value in (parsed or {}).items() if key != "config"}
+    return StackFile(path=path, content=content, config=config or {}, beside=beside)
 
 
 def edit(stack: auto.Stack, file: StackFile, config: Mapping[str, Any]) -> None:

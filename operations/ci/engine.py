@@ -1,4 +1,4 @@
-"""A run of the Pulumi engine, `preview` or `up`, and what it reports: changes, errors, notes.
+"""A run of the Pulumi engine, `preview`, `up` or `destroy`, and what it reports: changes, errors, notes.
 
 The engine's own events are the source, not its printed rows: they hold each resource before and after,
 with secrets already hidden.
@@ -35,6 +35,11 @@ UNKNOWN = {
 }
 SECRET, NOT_KNOWN = "[secret]", "[known after the deployment]"
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "preview": {},
+    "up": {"show_secrets": False},
+    "destroy": {"show_secrets": False, "run_program": True},
+}
 REPEATED = "an unhandled error occurred: "
 """What the SDK puts before an error that the program has reported already."""
 NO_REASON = ("", "update failed", "preview failed")
@@ -81,7 +86,7 @@ class Run:
     """The result of a command: what it did, or would do."""
 
     command: str
-    """`preview` or `up`."""
+    """`preview`, `up` or `destroy`."""
     ok: bool = False
     seconds: float = 0
     changes: list[ResourceChange] = field(default_factory=list)
@@ -112,15 +117,16 @@ class Run:
         return [note for note in self.notes if note.startswith((NOT_CHECKED, NOT_ASKED, NOT_COMPARED))]
 
 
-def run(stack: auto.Stack, command: str, secrets: Secrets | None = None) -> Run:
-    """Run `preview` or `up`, print what the engine prints, and gather what it reports.
+def run(stack: auto.Stack, command: str, secrets: Secrets | None = None, *, refresh: bool = False) -> Run:
+    """Run the engine, print what it prints, and gather what it reports.
 
     A command that fails is no exception: the result says so, with the reasons.
 
     Args:
         stack: to preview or to deploy.
-        command: `preview` or `up`.
+        command: `preview`, `up` or `destroy`.
         secrets: texts to mask; without them, the stack's config is read for its own.
+        refresh: look first what is there of the resources in the state.
     """
     started = time.monotonic()
     result = Run(command=command)
@@ -135,9 +141,13 @@ def run(stack: auto.Stack, command: str, secrets: Secrets | None = None) -> Run:
     try:
         if secrets is None:
             secrets = _secrets_of(stack)
-        options: dict[str, Any] = {"show_secrets": False} if command == "up" else {}
         done = getattr(stack, command)(
-            on_output=print_output, on_error=print_error, on_event=events.append, color="never", **options
+            on_output=print_output,
+            on_error=print_error,
+            on_event=events.append,
+            color="never",
+            **OPTIONS[command],
+            **({"refresh": True} if refresh else {}),
         )
         result.ok = True
         if command == "up" and (revision := done.outputs.get("revision")) and not revision.secret:

@@ -17,6 +17,8 @@ from typing import Any
 
 AUTHOR = "github-actions[bot]"
 """The user that writes with a workflow's own token."""
+STEPS = {"deploy to {}": "Deploy", "remove {}": "Remove", "sweep environments": "Sweep"}
+"""The jobs of the workflows that hold the lock of a stack, each with the step in which it does."""
 PAGE = 100
 """Items of a page of a list, the most that GitHub gives."""
 
@@ -190,9 +192,20 @@ def pull_request(env: Mapping[str, str] = os.environ) -> tuple[int, str]:
         raise GitHubError("no pull request started this run: name one by --pull-request") from None
 
 
+def state_of_pull_request(github: GitHub, number: int) -> str:
+    """Return `open`, `closed` or `merged`.
+
+    Raises:
+        GitHubError: there is no such pull request, or GitHub does not say.
+    """
+    pull = github.call("GET", f"/pulls/{number}")
+    return "merged" if pull.get("merged_at") else str(pull["state"])
+
+
 def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
-    """Return the address of a job that was deploying `stack` at `moment` and has ended without success;
-    empty where there was none."""
+    """Return the address of a job that was deploying or removing `stack` at `moment` and has ended without
+    success; empty where there was none."""
+    steps = {job.format(stack): step for job, step in STEPS.items()}
     at = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # A run can have waited for a reviewer for days before its job began: not bound from below.
     listed = github.call("GET", f"/actions/runs?created=%3C%3D{at}&per_page={PAGE}")["workflow_runs"]
@@ -201,20 +214,21 @@ def ended_job(github: GitHub, stack: str, moment: datetime) -> str:
             continue
         for job in github.pages(f"/actions/runs/{run['id']}/jobs?filter=all", "jobs"):
             # A called workflow's job has the caller's name before it.
-            if job["name"].rpartition(" / ")[2] == f"deploy to {stack}" and _was_deploying(job, moment):
+            step = steps.get(job["name"].rpartition(" / ")[2])
+            if step and _was_at_work(job, step, moment):
                 return str(job["html_url"])
     return ""
 
 
-def _was_deploying(job: Mapping[str, Any], moment: datetime) -> bool:
-    """Return whether `job` has ended, and was at `moment` in its step `Deploy`, which has not succeeded.
+def _was_at_work(job: Mapping[str, Any], name: str, moment: datetime) -> bool:
+    """Return whether `job` has ended, and was at `moment` in its step `name`, which has not succeeded.
 
     A step that has succeeded leaves nothing behind; the step of a runner that was lost never got an end.
     """
     if job["status"] != "completed":
         return False
     return any(
-        step["name"] == "Deploy"
+        step["name"] == name
         and step.get("started_at")
         and step.get("conclusion") != "success"
         and datetime.fromisoformat(step["started_at"])

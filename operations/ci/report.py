@@ -54,12 +54,16 @@ def comment(run: Run, stack: str, limit: int = COMMENT_LIMIT) -> str:
 
 
 def summary(run: Run, stack: str, limit: int = SUMMARY_LIMIT) -> str:
-    """Return the report of a preview or a deployment for the job's summary."""
+    """Return the report of a preview, a deployment or a destruction for the job's summary."""
     if run.command == "preview":
         return comment(run, stack, limit)
     page = Page(limit)
     took = f"{run.seconds:.0f} s"
-    if run.ok:
+    if run.command == "destroy":
+        page.add(f"### Stack {code(stack)} {'is' if run.ok else 'could not be'} destroyed ({took})")
+        if not run.ok:
+            page.add_lines(run.errors)
+    elif run.ok:
         revision = f", revision {code(run.revision)}" if run.revision else ""
         counts = counted(run.changes, DONE) or "nothing changed"
         page.add(f"### Stack {code(stack)} is deployed{revision}: {counts} ({took})")

@@ -2,9 +2,10 @@
 
 import os
 import pwd
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -77,10 +78,13 @@ class Stack:
 
     def up(self, **options: Any) -> Any:
         self.ups += 1
+        self.options = options
         if self.failures:
             text = f"\n code: 255\n stdout: \n stderr: error: {self.failures.pop(0)}\n"
             raise auto.errors.CommandError(text)
         return type("Result", (), {"outputs": {"revision": auto.OutputValue(3.0, False)}})
+
+    destroy = up
 
 
 def up(stack: Stack, fake: FakeGitHub | None) -> tuple[Run, list[float]]:
@@ -107,9 +111,9 @@ def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub,
             S3,
             ME,
             {**JOB, "status": "in_progress", "completed_at": None},
-            "No finished job `deploy to staging`",
+            "No finished job for stack staging",
         ),
-        (S3, ME, {**JOB, "name": "deploy to production"}, "No finished job `deploy to staging`"),
+        (S3, ME, {**JOB, "name": "deploy to production"}, "No finished job for stack staging"),
         (S3, ME, None, "could not be read"),
         (S3.replace("/.pulumi/locks/", "/"), ME, JOB, "is not a lock of Pulumi"),
         (S3.replace("s3:", "azblob:"), ME, JOB, "are not known here"),
@@ -137,10 +141,42 @@ def test_a_lock_that_may_not_be_deleted_is_left_with_the_reason(fake: FakeGitHub
     assert "pulumi cancel --stack staging" in run.errors[0]
 
 
-def test_by_hand_no_lock_is_released(locks: Locks) -> None:
-    run, _ = up(Stack(REFUSED.format(url=S3, user=ME)), None)
-    assert "pulumi cancel --stack staging" in run.errors[0]
-    assert locks() == {"1b2c", "3d4e"}
+@pytest.mark.parametrize(
+    ("host", "user", "alive", "why"),
+    [
+        (socket.gethostname(), ME, False, ""),
+        (socket.gethostname(), ME, True, "is at work"),
+        ("runner-1", ME, False, "was made on another machine"),
+        (socket.gethostname(), "ada", False, "was not made by this user"),
+        (socket.gethostname(), ME, False, "In CI"),
+    ],
+)
+def test_by_hand_only_a_lock_of_a_process_of_this_machine_that_has_ended_is_released(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch, host: str, user: str, alive: bool, why: str
+) -> None:
+    def kill(pid: int, signal: int) -> None:
+        assert (pid, signal) == (2211, 0)
+        if not alive:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setenv("CI", "true" if why == "In CI" else "")
+    run, _ = up(Stack(REFUSED.format(url=S3, user=user).replace("runner-1", host)), None)
+    assert run.ok is not bool(why)
+    assert locks() == ({"1b2c", "3d4e"} if why else {"3d4e"})
+    if why:
+        assert why in run.errors[0]
+        assert "pulumi cancel --stack staging" in run.errors[0]
+
+
+def test_what_is_destroyed_is_destroyed_by_the_program_and_over_a_lock_as_well(
+    fake: FakeGitHub, locks: Locks
+) -> None:
+    stack = Stack(REFUSED.format(url=S3, user=ME))
+    api = GitHub(api=fake.url, repository=github_api.REPOSITORY, token=github_api.TOKEN)
+    assert deploy.run(cast(Any, stack), "destroy", api, refresh=True).ok
+    assert stack.options["run_program"] is stack.options["refresh"] is True
+    assert locks() == {"3d4e"}
 
 
 def test_of_two_locks_the_second_may_be_alive(fake: FakeGitHub, locks: Locks) -> None:
