@@ -1,1 +1,1 @@
-"""What is done around a deployment, by purpose: in CI, going back, and moving from values files once."""
+"""What is done around a deployment, by purpose: in CI, for pull requests, going back, and moving once."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from operations.ci import commands as ci
+from operations.environments import commands as environments
 from operations.migration import commands as migration
 from operations.promotion import commands as promotion
 from operations.rollback import commands as rollback
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
     description = "What is done around a deployment, in CI and by hand."
     parser = argparse.ArgumentParser(prog="python -m operations", description=description)
     commands = parser.add_subparsers(dest="command", required=True)
-    for purpose in (ci, promotion, rollback, migration):
+    for purpose in (ci, environments, promotion, rollback, migration):
         purpose.add(commands)
     args = parser.parse_args(arguments)
     return int(args.run(args, open_stack or _open_stack))

@@ -24,6 +24,7 @@ class FakeGitHub:
     comments: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    pulls: dict[int, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     job: str = f"repo:{REPOSITORY}:environment:staging"
@@ -77,6 +78,8 @@ class FakeGitHub:
                 found = next(item for item in self.issues if item["number"] == int(number))
                 found |= body
                 return 200, found
+            case "GET", "pulls", number if int(number) in self.pulls:
+                return 200, self.pulls[int(number)]
             case "GET", "actions", "runs":
                 bound = query["created"].removeprefix("<=")
                 return 200, {"workflow_runs": [run for run in self.runs if run["created_at"] <= bound]}

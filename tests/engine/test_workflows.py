@@ -37,6 +37,8 @@ NOT_RUN_ON_A_CLUSTER = {
     "Log in to Pulumi Cloud by OIDC": "tests/unit/test_workflows.py does, with a stand-in for Pulumi Cloud",
     "Check that it can be reached": "it waits ten minutes; it is run without",
     "Say why there is no preview": "a test of its own does, below",
+    "Remove": "tests/engine/test_environments.py does",
+    "Sweep": "tests/engine/test_environments.py does",
 }
 """The steps that the long test here leaves out, and why."""
 

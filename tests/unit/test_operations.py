@@ -10,7 +10,18 @@ import pytest
 from operations.__main__ import main
 from sandbox.engine import PROJECT
 
-COMMANDS = ("preview", "up", "check-health", "drift", "comment", "issue", "move", "promote", "rollback")
+COMMANDS = (
+    "preview",
+    "up",
+    "check-health",
+    "drift",
+    "comment",
+    "issue",
+    "environment",
+    "move",
+    "promote",
+    "rollback",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -23,6 +23,7 @@ import yaml
 from components.load_balancer_controller import CHART as CONTROLLER_CHART
 from components.release import Api, chart, chart_source
 from components.release.kubernetes_api import ApiError, ClusterError
+from operations.environments import template
 from tests.engine.load_balancer_controller import chart_with_crds
 from tests.unit.recording import Answers, Recording, Registered, Secret, fails, run
 
@@ -653,3 +654,25 @@ def test_the_program_of_a_local_stack_imports_none_of_what_is_slow() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_an_environment_of_a_pull_request_has_a_quota_and_the_right_to_deploy_before_the_release(
+    deploy: Deploy,
+) -> None:
+    filled = template.filled(stack_file("preview"), 482)
+    done = succeeded(deploy("preview", change={**filled, "mern:loadBalancerController": {"mode": "none"}}))
+
+    settings = stack_file("preview")["mern:namespace"]
+    namespace = done.one(NAMESPACE)
+    quota = done.one("kubernetes:core/v1:ResourceQuota")
+    binding = done.one("kubernetes:rbac.authorization.k8s.io/v1:RoleBinding")
+    assert namespace.inputs["metadata"]["name"] == "mern-pr-482"
+    labels = namespace.inputs["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert quota.inputs["metadata"] == {"name": "mern", "namespace": "mern-pr-482"}
+    assert quota.inputs["spec"] == {"hard": settings["quota"]}
+    assert binding.inputs["roleRef"]["name"] == "mern-environment"
+    assert binding.inputs["subjects"][0]["name"] == "mern:environments"
+    assert namespace.urn in binding.depends_on
+    assert binding.urn in quota.depends_on
+    assert {namespace.urn, binding.urn, quota.urn} <= release(done).depends_on

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from operations.ci import github
 from sandbox.engine import PROJECT
 from sandbox.tools import PULUMI, prepare
 from tests import github_api
@@ -100,6 +101,10 @@ def test_permissions_are_none_unless_a_job_needs_them(name: str) -> None:
             "deploy": {"contents": "read", "id-token": "write", "actions": "read"},
         },
         "drift": {"drift": {"contents": "read", "id-token": "write", "issues": "write"}},
+        "environments": {
+            job: {"contents": "read", "id-token": "write", "actions": "read", "pull-requests": "write"}
+            for job in ("deploy", "remove", "sweep")
+        },
     }
     assert {job: d["permissions"] for job, d in workflow["jobs"].items() if "permissions" in d} == needed[
         name
@@ -151,7 +156,7 @@ def test_packages_are_installed_with_the_hashes_that_are_pinned_or_not_at_all(tm
 
 def test_the_engine_gets_the_organization_from_the_environment() -> None:
     """`pulumi login --oidc-token --default-org` keeps it under an address that no command looks it up by."""
-    for name in ("preview", "deploy", "drift"):
+    for name in ("preview", "deploy", "drift", "environments"):
         for _, step in steps_of(name):
             if "PULUMI_BACKEND_URL" in step.get("env", {}) and step.get("name") != LOGIN:
                 assert step["env"]["PULUMI_DEFAULT_ORGANIZATION"] == f"${{{{ {ORGANIZATION} }}}}"
@@ -161,11 +166,43 @@ def test_secrets_of_a_stack_are_only_where_the_engine_runs() -> None:
     for name in NAMES:
         for job, step in steps_of(name):
             if "secrets." in str(step):
-                assert re.search(r"-m operations (preview|up|drift|check-health|promote) ", step["run"]), (
-                    name,
-                    job,
-                )
-                assert "GITHUB_TOKEN" not in step["env"] or name == "deploy"
+                commands = r"-m operations (preview|up|drift|check-health|promote|environment) "
+                assert re.search(commands, step["run"]), (name, job)
+                assert "GITHUB_TOKEN" not in step["env"] or name in ("deploy", "environments")
+
+
+PULL_REQUEST = "github.event.pull_request"
+
+
+def test_an_environment_is_nothing_for_forks_and_its_runs_follow_each_other() -> None:
+    jobs = load("environments")["jobs"]
+    assert {job["environment"] for job in jobs.values()} == {"pull-requests"}
+    for name in ("deploy", "remove"):
+        job = jobs[name]
+        for condition in (
+            f"{PULL_REQUEST}.head.repo.full_name == github.repository",
+            f"{PULL_REQUEST}.user.login != 'dependabot[bot]'",
+        ):
+            assert job["if"].rstrip().endswith(condition) or f"{condition} &&" in job["if"]
+        group = f"environment-${{{{ {PULL_REQUEST}.number }}}}"
+        assert job["concurrency"] == {"group": group, "cancel-in-progress": False}
+    assert load("environments")["on"]["pull_request"]["types"] == [
+        "labeled",
+        "unlabeled",
+        "synchronize",
+        "reopened",
+        "closed",
+    ]
+
+
+def test_a_lock_is_looked_up_by_the_names_of_the_jobs_that_hold_one() -> None:
+    named = {
+        (job["name"].replace("mern-pr-${{ github.event.pull_request.number }}", "{}"), step["name"])
+        for job in load("environments")["jobs"].values()
+        for step in job["steps"]
+        if " environment " in step.get("run", "")
+    }
+    assert named == set(github.STEPS.items())
 
 
 @pytest.mark.parametrize(("name", "ending"), [("preview", "-preview"), ("drift", "-drift")])
