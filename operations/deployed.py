@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.mern_application import RELEASE
 from components.release import Api, record
 from components.release.manifest import Object
 
@@ -32,6 +31,8 @@ def read_deployed(api: Api, namespace: str) -> Deployed | None:
     Raises:
         ClusterError: Helm's record cannot be read.
     """
+    from components.mern_application import RELEASE  # with all that it imports: not for a preview
+
     newest = record.newest(api, RELEASE, namespace)
     serving = record.basis(api, newest) if newest else None
     if serving is None or serving.status != "deployed":
