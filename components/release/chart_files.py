@@ -119,6 +119,8 @@ def unpacked(content: bytes) -> Files | None:
                     return None
                 if file := archive.extractfile(member):
                     path = member.name.replace("\\", "/").partition("/")[2]
+                    if ".." in path.split("/") or path.startswith("/"):
+                        return None
                     files[path] = file.read().removeprefix(b"\xef\xbb\xbf")
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OSError, KeyError):
         return None

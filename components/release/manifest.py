@@ -1,6 +1,6 @@
 """Kubernetes objects as Helm deploys them: what identifies one, what Helm does with it, what is compared."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -171,3 +171,26 @@ def kinds_of_crds(objects: Iterable[Object]) -> set[tuple[str, str]]:
     """Return group and kind of what the CustomResourceDefinitions among `objects` define."""
     specs = [item.get("spec", {}) for item in objects if item["kind"] == "CustomResourceDefinition"]
     return {(spec.get("group", ""), spec.get("names", {}).get("kind", "")) for spec in specs}
+
+
+def in_their_scope(objects: Iterable[Object], crds: Sequence[Object], namespace: str) -> list[dict[str, Any]]:
+    """Return `objects` without the namespace of the release where their kind has none: the provider puts it
+    into all whose kind the cluster does not know yet.
+
+    Args:
+        objects: of the chart, as the provider renders them.
+        crds: of the chart's folder crds/.
+        namespace: of the release.
+    """
+    rendered = list(objects)
+    of_cluster = kinds_of_crds(
+        item for item in [*crds, *rendered] if (item.get("spec") or {}).get("scope") == "Cluster"
+    )
+
+    def settled(item: Object) -> dict[str, Any]:
+        meta = item.get("metadata") or {}
+        if meta.get("namespace") != namespace or (group_of(item), item["kind"]) not in of_cluster:
+            return dict(item)
+        return {**item, "metadata": {key: text for key, text in meta.items() if key != "namespace"}}
+
+    return [settled(item) for item in rendered]

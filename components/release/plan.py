@@ -31,6 +31,7 @@ from components.release.manifest import (
     Object,
     by_key,
     comparable,
+    in_their_scope,
     is_kept,
     key_of,
     label_of,
@@ -190,17 +191,18 @@ def plan_release(
             cluster cannot be asked.
     """
     state = StackState.read() if state is None else state
+    path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
+    args = replace(args, chart=path, repository="", version="", digest="")
     with ThreadPoolExecutor() as threads:
         ahead = _ReadAhead(args, api, threads)
-        path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
-        args = replace(args, chart=path, repository="", version="", digest="")
         files = chart.describe(args.chart)
         is_upgrade = chart.tells_upgrades(args.chart) and _is_upgrade(args, api, files, ahead)
 
         def render(values: Mapping[str, Any] = args.values) -> list[dict[str, Any]]:
-            return chart.render(
+            objects = chart.render(
                 args.chart, args.name, args.namespace, values, provider, is_upgrade=is_upgrade
             )
+            return in_their_scope(objects, ahead.crds.result(), args.namespace)
 
         rendered = render()
         unstable_fields = unstable.find(args.chart, rendered, args.namespace, render)
@@ -216,7 +218,7 @@ def plan_release(
         is_moved=any(urn in state.resources for urn in args.aliases),
     )
     try:
-        _ask_the_cluster(plan, ahead, files, _is_in(state, args))
+        _ask_the_cluster(plan, ahead, files, _stored(state, args))
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
@@ -302,29 +304,35 @@ def _note_on_weak(count: int) -> str:
     )
 
 
-def _is_in(state: StackState, args: ReleaseArgs) -> bool:
-    """Return whether the stack's state holds the Release."""
+def _stored(state: StackState, args: ReleaseArgs) -> Mapping[str, Any] | None:
+    """Return the Release as the stack's state holds it, None where it does not."""
     urns = [*state.of_types(*args.parents, COMPONENT, RELEASE), *args.aliases]
     stored = [state.resources.get(urn, {}) for urn in urns]
-    return any((item.get("name"), item.get("namespace")) == (args.name, args.namespace) for item in stored)
+    wanted = (args.name, args.namespace)
+    return next((item for item in stored if (item.get("name"), item.get("namespace")) == wanted), None)
 
 
-def _ask_the_cluster(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: bool) -> None:
+def _ask_the_cluster(
+    plan: ReleasePlan, ahead: _ReadAhead, files: str, stored: Mapping[str, Any] | None
+) -> None:
     recorded: list[dict[str, Any]] | None = None
     try:
         _require_living_namespace(plan.args.namespace, ahead.namespace.result)
-        recorded = _read_record(plan, ahead, files, is_in_state)
+        recorded = _read_record(plan, ahead, files, stored is not None)
         _require_nothing_in_use_is_deleted(plan, recorded)
     except ClusterError as error:
         if isinstance(error, UnreachableError) or (isinstance(error, ApiError) and error.code >= 500):
-            _go_on_without_the_cluster(plan, files, error)
+            _go_on_without_the_cluster(plan, error)
+            # Helm's record cannot be read: what this stack has deployed last counts.
+            last = str((stored or {}).get("description", ""))
+            plan.description = last if description.files_in(last) == files else files
             return
         plan.notes = [f"{NOT_CHECKED}: {error}"]
     if plan.args.dry_run:
         _ask_about_objects(plan, recorded)
 
 
-def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterError) -> None:
+def _go_on_without_the_cluster(plan: ReleasePlan, error: ClusterError) -> None:
     """Let a preview show what it can.
 
     Raises:
@@ -335,7 +343,7 @@ def _go_on_without_the_cluster(plan: ReleasePlan, files: str, error: ClusterErro
         raise ReleaseError(
             f"{reason}.\nNothing was changed. Run `{plan.up_command}` again when that is mended."
         )
-    plan.description, plan.notes, plan.drifts = files, [f"{NOT_ASKED}: {reason}"], []
+    plan.notes, plan.drifts = [f"{NOT_ASKED}: {reason}"], []
     plan.taken_over = plan.newest = None
 
 

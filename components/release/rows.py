@@ -92,7 +92,7 @@ def requests(
             supportsPartialValues=True,
             supportsResultReporting=True,
         )
-        request.object.update(_marked(_without_own_namespace(item, namespace), secrets))
+        request.object.update(_marked(item, secrets))
         for key in request.object:
             request.propertyDependencies[key].SetInParent()  # none: left out, it would be all `dependencies`
         yield request
@@ -103,13 +103,6 @@ def _send(row: RegisterResourceRequest) -> None:
         get_monitor().RegisterResource(row)
     except grpc.RpcError as error:
         handle_grpc_error(error)
-
-
-def _without_own_namespace(item: Object, namespace: str) -> Object:
-    """Return an object without the namespace of the release, which is in the name of its row: the provider
-    puts it into objects of the cluster too, while it does not know their kind."""
-    meta = {key: value for key, value in item["metadata"].items() if (key, value) != ("namespace", namespace)}
-    return {**item, "metadata": meta}
 
 
 def _marked(item: Object, secrets: Secrets) -> dict[str, Any]:
