@@ -3,7 +3,6 @@
 import base64
 import bisect
 import difflib
-import hashlib
 import ipaddress
 import re
 import weakref
@@ -16,15 +15,13 @@ import httpx2 as httpx
 import yaml
 
 from components.release import helm_config
+from components.release.chart_source import OCI, VERSION, digest_of
 from components.release.errors import ChartError
 from components.release.helm_config import Login, Repository
 from components.release.kubernetes_api import rejected_certificate
 
-OCI = "oci://"
 TIMEOUT = 30
 """Seconds without an answer."""
-VERSION = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
-"""One version, and not a range of them."""
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONTENT = ("application/vnd.cncf.helm.chart.content.v1.tar+gzip", "application/tar+gzip")
 """Media types of a packed chart; the second is of old clients."""
@@ -127,11 +124,6 @@ def login_command(url: httpx.URL) -> str:
     if url.scheme == "oci":
         return f"    helm registry login {_host(url)} --username USER --password-stdin < FILE"
     return f"    helm repo add NAME {url} --username USER --password-stdin < FILE"
-
-
-def digest_of(content: bytes) -> str:
-    """Return the digest of a file as registries write it."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _entries(index: str, name: str) -> Any:

@@ -7,6 +7,7 @@ has its digest: the path, an input of the Release, is the same on each machine, 
 path. A refresh or destroy without the program needs no chart.
 """
 
+import hashlib
 import re
 import shlex
 import tempfile
@@ -15,18 +16,13 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from components.release.chart_servers import (
-    OCI,
-    VERSION,
-    digest_of,
-    in_registry,
-    in_repository,
-    login_command,
-)
 from components.release.errors import ChartError
 
 FOLDER = Path(".charts")
 """What is pulled, relative to the program. It may be deleted at any time."""
+OCI = "oci://"
+VERSION = re.compile(r"v?\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+"""One version, and not a range of them."""
 ADDRESS = re.compile(r"(https?|oci)://[!-.0-~]+(/[!-~]*)?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -53,6 +49,8 @@ def pull(chart: str, repository: str = "", version: str = "", digest: str = "") 
     if not place:
         _require_local(chart, version, digest)
         return chart, ""
+    from components.release.chart_servers import in_registry, in_repository  # which few programs need
+
     name = address.rpartition("/")[2]
     subject = f"chart {name} {version}".rstrip() + f" of {place}"
     _require_pinned(subject, place, name, version, digest)
@@ -98,6 +96,8 @@ def _require_pinned(subject: str, place: str, name: str, version: str, digest: s
         )
     url = httpx.URL(place)
     if url.userinfo:
+        from components.release.chart_servers import login_command
+
         bare = url.copy_with(username=None, password=None)
         raise ChartError(
             f"chart {name} of {bare}: credentials in an address can be read by everybody. Take them out, "
@@ -110,6 +110,11 @@ def _require_pinned(subject: str, place: str, name: str, version: str, digest: s
         raise ChartError(f'{subject}: {fact}: each run could deploy another chart. Set version="1.2.3"')
     if digest and not DIGEST.fullmatch(digest):
         raise ChartError(f"{subject}: {digest} is no digest: these are sha256: and 64 digits from 0 to f")
+
+
+def digest_of(content: bytes) -> str:
+    """Return the digest of a file as registries write it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _path(name: str, version: str, digest: str) -> Path:

@@ -15,8 +15,7 @@ import pytest
 import yaml
 
 from components.release import ChartError, chart, chart_servers
-from components.release.chart_servers import digest_of
-from components.release.chart_source import pull
+from components.release.chart_source import digest_of, pull
 from sandbox.engine import PROJECT
 from tests import remedies
 from tests.proxy import run_proxy
