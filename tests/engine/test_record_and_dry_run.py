@@ -459,6 +459,8 @@ def test_upgrades_that_helm_can_do_are_accepted_and_done(small: Small) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_one_line_of_a_preview(small: Small) -> None:
+    first = small.run("up")
+    assert first.ok, first.output
     config = yaml.safe_load(small.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     small.kubeconfig = small.project.folder / "kubeconfig"
@@ -467,6 +469,7 @@ def test_a_cluster_that_does_not_answer_is_one_line_of_a_preview(small: Small) -
     assert preview.ok, preview.output
     assert len(notes(preview, "nothing was checked in the cluster: ")) == 1
     assert not notes(preview, NOT_CHECKED)
+    assert not {what for _, what in preview.changes if what.startswith("Release")}, preview.output
 
 
 def test_before_its_namespace_is_there_a_preview_says_so_in_one_line(small: Small) -> None:

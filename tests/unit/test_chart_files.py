@@ -321,3 +321,15 @@ def test_what_helm_cannot_load_of_a_packed_chart_is_said(
             "Helm cannot deploy chart web.tgz:",
             *(f"  {it}" for it in faults),
         ]
+
+
+@pytest.mark.parametrize("name", ["web/../../outside", "web//outside", "web\\..\\..\\outside"])
+def test_a_packed_chart_with_files_outside_of_it_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open("web.tgz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("web/Chart.yaml"))
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ChartError, match="is no packed chart that Helm can unpack"):
+        chart.describe("web.tgz")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from components.release import rows
+from components.release.manifest import in_their_scope
 from components.release.secrets import Secrets
 
 RELEASE = "urn:pulumi:test::mern::kubernetes:helm.sh/v3:Release::web"
@@ -53,3 +54,27 @@ def test_a_large_schema_is_its_digest_and_changes_with_it() -> None:
     large, larger = (row(crd(fields)).object["spec"]["versions"][0]["schema"] for fields in (1000, 1001))
     assert large.startswith("31 kB, SHA-256 ")
     assert large != larger
+
+
+def test_an_object_of_the_cluster_has_no_namespace_whoever_brings_its_kind() -> None:
+    """The provider gives it the release's, until the cluster knows the kind."""
+
+    def kind(name: str, scope: str) -> dict[str, Any]:
+        spec = {"group": "example.org", "names": {"kind": name}, "scope": scope}
+        return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": spec}
+
+    def item(name: str, namespace: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "example.org/v1",
+            "kind": name,
+            "metadata": {"name": "a", "namespace": namespace},
+        }
+
+    among = kind("Shop", "Cluster")
+    settled = in_their_scope(
+        [among, item("Shop", "here"), item("Gadget", "here"), item("Part", "here"), item("Gadget", "there")],
+        [kind("Gadget", "Cluster"), kind("Part", "Namespaced")],
+        "here",
+    )
+    assert settled[0] == among
+    assert [it["metadata"].get("namespace") for it in settled[1:]] == [None, None, "here", "there"]
