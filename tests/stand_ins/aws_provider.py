@@ -12,6 +12,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,7 +70,15 @@ class Role:
         iam.tag_role(RoleName=id, Tags=tag_list(new))
 
     def delete(self, iam: Any, id: str, _it: Properties) -> None:
-        iam.delete_role(RoleName=id)
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                iam.delete_role(RoleName=id)
+                return
+            except iam.exceptions.DeleteConflictException:  # tried again, as the real provider does
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
 
 
 class Policy:
