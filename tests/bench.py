@@ -71,10 +71,6 @@ pulumi.export("revision", release.status["revision"])
 SHOWN = '''
 """The same by `components/release`."""
 
-import gc
-
-gc.disable()
-
 import pulumi
 from components.cluster import connect
 from components.release import ChartRelease, ReleaseArgs, StackState, plan_release, quiet_exit
@@ -365,32 +361,8 @@ def memory(sides: dict[str, Side]) -> list[str]:
     return peaks
 
 
-def main(rounds: int) -> None:
-    prepare(FOLDER / "bin", [ETCD, KUBERNETES, KWOK, HELM])
-    rows: list[list[str]] = []
-    peaks: list[list[str]] = []
-    with empty_control_plane() as control_plane:
-        provider = ENGINE.prepare()
-        folder = FOLDER / "projects/bench"
-        folder.mkdir(parents=True)
-        shutil.copy(PROJECT / "Pulumi.yaml", folder)
-        ENGINE.make_local_stack("local", folder)
-        cluster = TestCluster(control_plane=control_plane)
-        charts: dict[str, tuple[Callable[[], dict[str, Side]], int]] = {
-            "this project's chart": (lambda: applications(cluster, folder / "Pulumi.local.yaml"), rounds),
-            "10 objects": (lambda: generated(10, cluster), rounds),
-            "50 objects": (lambda: generated(50, cluster), rounds),
-            "200 objects": (lambda: generated(200, cluster), rounds),
-            LARGE: (lambda: generated(90, cluster, crds=10, size=500_000), rounds),
-            "1,000 objects": (lambda: generated(1000, cluster), 1),
-        }
-        for chart, (make, times) in charts.items():
-            sides = make()
-            measure(sides, times)
-            rows += rows_of(chart, sides)
-            print(rows[-len(COMMANDS) :], flush=True)
-            if chart in ("200 objects", "1,000 objects"):
-                peaks.append([chart, *memory(sides)])
+def write(rounds: int, rows: list[list[str]], peaks: list[list[str]], provider: str) -> None:
+    """Write the page."""
     head = [
         "chart",
         "command",
@@ -431,6 +403,35 @@ Measured on {os.cpu_count()} cores ({platform.system()} {platform.machine()}) wi
 (as the official one does, it starts the official launcher), and {provider.partition(" (")[0]}.
 """
     )
+
+
+def main(rounds: int) -> None:
+    prepare(FOLDER / "bin", [ETCD, KUBERNETES, KWOK, HELM])
+    rows: list[list[str]] = []
+    peaks: list[list[str]] = []
+    with empty_control_plane() as control_plane:
+        provider = ENGINE.prepare()
+        folder = FOLDER / "projects/bench"
+        folder.mkdir(parents=True)
+        shutil.copy(PROJECT / "Pulumi.yaml", folder)
+        ENGINE.make_local_stack("local", folder)
+        cluster = TestCluster(control_plane=control_plane)
+        charts: dict[str, tuple[Callable[[], dict[str, Side]], int]] = {
+            "this project's chart": (lambda: applications(cluster, folder / "Pulumi.local.yaml"), rounds),
+            "10 objects": (lambda: generated(10, cluster), rounds),
+            "50 objects": (lambda: generated(50, cluster), rounds),
+            "200 objects": (lambda: generated(200, cluster), rounds),
+            LARGE: (lambda: generated(90, cluster, crds=10, size=500_000), rounds),
+            "1,000 objects": (lambda: generated(1000, cluster), 1),
+        }
+        for chart, (make, times) in charts.items():
+            sides = make()
+            measure(sides, times)
+            rows += rows_of(chart, sides)
+            print(rows[-len(COMMANDS) :], flush=True)
+            if chart in ("200 objects", "1,000 objects"):
+                peaks.append([chart, *memory(sides)])
+            write(rounds, rows, peaks, provider)  # whoever ends it early keeps what was measured
     print(PAGE.read_text())
 
 
