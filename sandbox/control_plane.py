@@ -283,9 +283,16 @@ def _programs_in(folders: str) -> dict[int, str]:
 def _end(find: Callable[[], set[int]]) -> int:
     """End what `find` returns until it returns nothing, for a kwokctl may just start another program;
     return how many they were."""
+
+    def left() -> set[int]:
+        if running := find():
+            return running
+        time.sleep(0.05)  # what has just been started has no command line for a moment
+        return find()
+
     ended: set[int] = set()
     give_up = time.monotonic() + 20
-    while running := find():
+    while running := left():
         if time.monotonic() > give_up:
             raise SandboxError(f"processes that cannot be ended: {' '.join(map(str, sorted(running)))}")
         for pid in running:

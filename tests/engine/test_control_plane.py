@@ -52,14 +52,15 @@ def make(tools: Path, mark: str) -> Iterator[Make]:
         control_plane.remove()
 
 
-def started(mark: str) -> set[int]:
-    """Ids of all processes with the mark, but this one."""
-    found = set()
+def started(mark: str) -> dict[int, str]:
+    """Command lines by the ids of all processes with the mark, but this one."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"STARTED_BY_TEST={mark}".encode() in (entry / "environ").read_bytes():
-                found.add(int(entry.name))
-    return found - {os.getpid()}
+                command = (entry / "cmdline").read_bytes() + (entry / "status").read_bytes()[:80]
+                found[int(entry.name)] = command.decode(errors="replace")
+    return {pid: command for pid, command in found.items() if pid != os.getpid()}
 
 
 def keep_something(control_plane: ControlPlane) -> None:
@@ -114,18 +115,18 @@ def test_a_clone_may_lie_in_any_folder(make: Make, tmp_path: Path, mark: str, na
     folder = tmp_path / name / ".sandbox"
     control_plane = make(folder)
     assert control_plane.start() is False
-    assert control_plane.processes() == started(mark)
+    assert control_plane.processes() == set(started(mark))
     assert len(started(mark)) == len(PROGRAMS)
     keep_something(control_plane)
     wait_for_ready_nodes(control_plane)
 
     assert control_plane.stop() == len(PROGRAMS)
-    assert started(mark) == set()
+    assert started(mark) == {}
     assert control_plane.start() is True
     assert has_kept(control_plane)
 
     control_plane.remove()
-    assert started(mark) == set()
+    assert started(mark) == {}
     assert list(folder.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
 
@@ -135,10 +136,10 @@ def test_a_link_to_a_clone_leads_to_the_same_control_plane(make: Make, tmp_path:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     real, link = make(tmp_path / "real/.sandbox"), make(tmp_path / "link/.sandbox")
     assert link.start() is False
-    assert real.processes() == link.processes() == started(mark)
+    assert real.processes() == link.processes() == set(started(mark))
     assert real.start() is True
     assert real.stop() == len(PROGRAMS)
-    assert started(mark) == set()
+    assert started(mark) == {}
 
 
 def test_a_moved_clone_goes_on_with_what_it_stored(make: Make, tmp_path: Path, mark: str) -> None:
@@ -150,7 +151,7 @@ def test_a_moved_clone_goes_on_with_what_it_stored(make: Make, tmp_path: Path, m
     assert control_plane.processes() == set()
 
     moved = make(tmp_path / "after/.sandbox")
-    assert moved.processes() == started(mark)
+    assert moved.processes() == set(started(mark))
     assert moved.start() is True
     assert has_kept(moved)
     assert len(started(mark)) == len(PROGRAMS)
@@ -163,9 +164,9 @@ def test_where_there_is_no_proc_the_processes_are_told_by_ps(
     control_plane = make(tmp_path / "a clone/.sandbox")
     control_plane.start()
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert control_plane.processes() == started(mark)
+    assert control_plane.processes() == set(started(mark))
     assert stop_all(tmp_path / "a clone/.sandbox") == len(PROGRAMS)
-    assert started(mark) == set()
+    assert started(mark) == {}
 
 
 # -- network ----------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_it_starts_on_a_machine_without_network(tools: Path, tmp_path: Path, mar
         "it = ControlPlane(folder=Path(sys.argv[1]), tools=Path(sys.argv[2])); it.start(); it.remove()"
     )
     subprocess.run([*offline, sys.executable, "-c", code, tmp_path, tools], cwd=PROJECT, check=True)
-    assert started(mark) == set()
+    assert started(mark) == {}
 
 
 def test_it_needs_no_program_of_the_user(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +273,7 @@ def test_one_that_does_not_start_again_keeps_what_it_stores(
         make(folder, programs).start()
     assert "no room on the moon" in str(error.value)
     assert "What it stores is kept; `make clean` deletes it" in str(error.value)
-    assert started(mark) == set()
+    assert started(mark) == {}
 
     assert control_plane.start() is True
     assert has_kept(control_plane)
@@ -317,7 +318,7 @@ def test_ended_while_it_starts_it_leaves_nothing_running(
     with start_elsewhere(tmp_path, tools) as process:
         process.send_signal(number)
     assert process.returncode == code
-    assert started(mark) == set()
+    assert started(mark) == {}
 
 
 def test_what_a_killed_run_leaves_can_be_ended(make: Make, tools: Path, tmp_path: Path, mark: str) -> None:
@@ -328,7 +329,7 @@ def test_what_a_killed_run_leaves_can_be_ended(make: Make, tools: Path, tmp_path
     ended = stop_all(sandbox)
     assert ended >= 1
     time.sleep(1)  # nothing goes on that would start more
-    assert started(mark) == set()
+    assert started(mark) == {}
     assert stop_all(sandbox) == 0
 
 
