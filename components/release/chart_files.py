@@ -82,7 +82,7 @@ def _load_packed(chart: str, content: bytes) -> Files:
 def leave_out(chart: str, path: str) -> str:
     """Return how a user has Helm leave out the file at `path` of a chart."""
     if Path(chart).is_file():
-        return f"It is packed: leave {path} out by {IGNORE} before `helm package` packs it"
+        return f"It is packed: leave {path} out by {IGNORE} in its folder, and pack it anew"
     rule = shlex.quote("/" + re.sub(r"([*?\[\\])", r"\\\1", path))
     return f"To leave it out:\n    printf '\\n%s\\n' {rule} >> {shlex.quote(f'{chart}/{IGNORE}')}"
 

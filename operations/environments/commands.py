@@ -79,7 +79,9 @@ def _write(args: argparse.Namespace, report: str, reason: str = "") -> None:
 
 
 def _add_up(actions: Any) -> None:
-    parser = _add_action(actions, "up", _up, "make the environment of a pull request, or deploy to it again")
+    parser = _add_action(
+        actions, "up", _up, "create the environment of a pull request, or deploy to it again"
+    )
     _add_number(parser)
     add_images(parser)
 

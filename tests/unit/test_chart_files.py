@@ -286,7 +286,7 @@ def test_a_packed_chart_is_read_as_its_folder_is(
     assert re.fullmatch(r"web 2\.1\.0 \(files \w{16}\)", chart.describe(f"./{packed}"))
     assert chart_files.load(packed).keys() == chart_files.load("web").keys()
     assert chart.crds(packed) == chart.crds("web")
-    assert "before `helm package` packs it" in chart_files.leave_out(packed, "data.bin")
+    assert "in its folder, and pack it anew" in chart_files.leave_out(packed, "data.bin")
 
 
 def test_what_helm_cannot_load_of_a_packed_chart_is_said(
