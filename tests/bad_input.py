@@ -23,13 +23,13 @@ import yaml
 from components import mern_application
 from components.cluster import connect
 from components.release import StackState
-from components.release.values import ABSENT, get
+from components.release.values import ABSENT, get, merged
 from sandbox.engine import PROJECT, Engine
 from sandbox.tools import HELM, PULUMI, prepare
 from settings import ClusterSettings, Settings
 from settings.reading import _unquoted_text
 from tests import missing_in_aws, remedies
-from tests.chart.rendering import CREDENTIALS, Chart, merged
+from tests.chart.rendering import CREDENTIALS, Chart
 from tests.engine.conftest import share_program
 
 DOC = PROJECT / "docs/bad-input.md"

@@ -3,13 +3,13 @@
 import base64
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.stand_ins.http_server import JsonHandler, serving
 
 REPOSITORY = "owner/mern"
 TOKEN = "token-of-the-run"
@@ -99,7 +99,7 @@ def serve() -> Iterator[FakeGitHub]:
     """It, for as long as it is used."""
     fake = FakeGitHub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
             query = {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -112,24 +112,9 @@ def serve() -> Iterator[FakeGitHub]:
                 status, answer = 422, {"message": "body is too long (maximum is 65536 characters)"}
             else:
                 status, answer = fake.answer(self.command, parts.path, query, body)
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send_json(status, answer)
 
         do_GET = do_POST = do_PATCH = handle_any  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -11,7 +11,7 @@ import yaml
 
 from components.chart_values import image_tag_of, shared_image_tag
 from components.release import helm_yaml
-from components.release.values import ABSENT, get, leaves, put, remove
+from components.release.values import ABSENT, get, leaves, merged, put, remove
 from operations import credentials
 from operations.credentials import normalized
 from settings import IMAGES
@@ -131,10 +131,10 @@ def read(files: list[Path], remarks: list[str]) -> dict[str, Any]:
     Raises:
         OldValuesError: a file cannot be read, or is not a mapping.
     """
-    merged: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for file in files:
-        merged = _merge(merged, _load(file, remarks))
-    return merged
+        values = merged(values, _load(file, remarks))
+    return values
 
 
 def _load(file: Path, remarks: list[str]) -> dict[str, Any]:
@@ -158,15 +158,6 @@ def _load(file: Path, remarks: list[str]) -> dict[str, Any]:
             f"{file} line {number}: no quotes, so Helm reads a boolean or a number, and so does this"
         )
     return values
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
-    return result
 
 
 # ---- the chart's own values

@@ -15,8 +15,9 @@ from lightkube import ApiError, Client, KubeConfig, codecs
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
+from components.release.values import merged
 from tests.chart.conftest import Cluster
-from tests.chart.rendering import CHART, CREDENTIALS, Chart, Object, Rendered, merged
+from tests.chart.rendering import CHART, CREDENTIALS, Chart, Object, Rendered
 from tests.chart.test_chart_properties import UNHURRIED, changes
 
 NAMESPACE = f"chart-tests-{os.getpid()}"  # a run just before may still be cleaning up

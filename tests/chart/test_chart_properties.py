@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from tests.chart.rendering import CREDENTIALS, Chart, merged
+from components.release.values import merged
+from tests.chart.rendering import CREDENTIALS, Chart
 from tests.chart.value_strategies import conforming, leaves, placed
 
 LEAVES = leaves()

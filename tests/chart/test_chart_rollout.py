@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import Chart, Object, Rendered, merged
+from components.release.values import merged
+from tests.chart.rendering import Chart, Object, Rendered
 
 ALB = "alb.ingress.kubernetes.io"
 NO_BALANCER = {"ingress": {"enabled": False}}

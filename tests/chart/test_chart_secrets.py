@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import CREDENTIALS, Chart, decoded, leaves, merged
+from components.release.values import merged
+from tests.chart.rendering import CREDENTIALS, Chart, decoded, leaves
 
 CHECKSUM = "checksum/secret"
 URI = "mongodb://mongo.example/other"

@@ -11,9 +11,10 @@ import yaml
 from lightkube import codecs
 
 from components.load_balancer_controller import VERSION
+from components.release.values import merged
 from sandbox.engine import PROJECT
 from settings import Settings
-from tests.chart.rendering import Chart, Object, merged
+from tests.chart.rendering import Chart, Object
 from tests.conftest import TestCluster
 from tests.unit.test_preflight import CLASSES, OF_AWS, check
 

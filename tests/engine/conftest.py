@@ -16,6 +16,7 @@ import yaml
 from lightkube.resources.core_v1 import Namespace
 from pulumi.automation.events import EngineEvent
 
+from components.release.values import merged
 from sandbox.engine import MADE_UP_SECRETS, PROJECT, Engine
 from tests import remedies
 from tests.conftest import FOLDER, TestCluster
@@ -106,7 +107,7 @@ class Project:
             else:
                 old = text["config"].get(full)
                 both = isinstance(old, dict) and isinstance(value, dict)
-                text["config"][full] = _merged(old, value) if both else value
+                text["config"][full] = merged(old, value) if both else value
         self.config_file.write_text(yaml.safe_dump(text))
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -229,15 +230,6 @@ class Project:
 
     def list(self, kind: Any) -> list[Any]:
         return list(self.cluster.client.list(kind, namespace=self.namespace))
-
-
-def _merged(old: Any, new: Any) -> dict[str, Any]:
-    result = dict(old)
-    for key, value in new.items():
-        inner = result.get(key)
-        both = isinstance(inner, dict) and isinstance(value, dict)
-        result[key] = _merged(inner, value) if both else value
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from components.load_balancer_controller import CRDS
 from components.release import Api
 from sandbox.engine import PROJECT
 from tests.conftest import TestCluster
+from tests.stand_ins.http_server import serving
 
 CHART = PROJECT / "tests/charts/aws-load-balancer-controller"
 FINALIZER = "ingress.k8s.aws/resources"
@@ -40,21 +41,13 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 def chart_repository(folder: Path, helm: str) -> Iterator[str]:
     """Address of a Helm repository that has the controller's chart."""
     chart_with_crds(folder)
-    handler = functools.partial(Silent, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        url = f"http://127.0.0.1:{server.server_port}"
-        for command in (
-            ["package", str(folder / CHART.name), "-d", str(folder)],
-            ["repo", "index", str(folder)],
-        ):
-            subprocess.run([helm, *command], check=True, capture_output=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield url
-        finally:
-            server.shutdown()
-            thread.join()
+    for command in (
+        ["package", str(folder / CHART.name), "-d", str(folder)],
+        ["repo", "index", str(folder)],
+    ):
+        subprocess.run([helm, *command], check=True, capture_output=True)
+    with serving(functools.partial(Silent, directory=str(folder))) as url:
+        yield url
 
 
 def chart_with_crds(folder: Path) -> None:

@@ -3,14 +3,13 @@
 Its answers are those of the stand-in in Pulumi's own tests of `pulumi login --oidc-token`.
 """
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
+
+from tests.stand_ins.http_server import JsonHandler, serving
 
 ACCESS_TOKEN = "pul-token-of-two-hours"
 
@@ -42,31 +41,15 @@ def serve() -> Iterator[PulumiCloud]:
     """It, for as long as it is used."""
     cloud = PulumiCloud()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_any(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode(errors="replace")
             is_form = "form" in self.headers.get("Content-Type", "")
             form = {key: values[0] for key, values in parse_qs(sent).items()} if is_form else {}
             status, answer = cloud.answer(self.path, form, self.headers.get("Authorization", ""))
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send_json(status, answer)
 
         do_GET = do_POST = do_any  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    cloud.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as cloud.url:
         yield cloud
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
