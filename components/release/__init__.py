@@ -12,14 +12,14 @@ when Helm fails it says why, and what a killed run left behind is mended.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from components.release.quiet_exit import quiet_exit
+from .quiet_exit import quiet_exit
 
 if TYPE_CHECKING:
-    from components.release.component import ChartRelease
-    from components.release.errors import ChartError, ReleaseError
-    from components.release.kubernetes_api import Api, ApiError, ClusterError
-    from components.release.plan import ReleaseArgs, ReleasePlan, plan_release
-    from components.release.stack_state import StackState
+    from .component import ChartRelease
+    from .errors import ChartError, ReleaseError
+    from .kubernetes_api import Api, ApiError, ClusterError
+    from .plan import ReleaseArgs, ReleasePlan, plan_release
+    from .stack_state import StackState
 
 __all__ = [
     "Api",

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.release import comparison, record
-from components.release.kubernetes_api import Api
-from components.release.manifest import Object, is_kept, label_of_key
-from components.release.record import Record
-from components.release.secrets import opened
-from components.release.values import dotted, leaves
+from . import comparison, record
+from .kubernetes_api import Api
+from .manifest import Object, is_kept, label_of_key
+from .record import Record
+from .secrets import opened
+from .values import dotted, leaves
 
 DESCRIPTION = "Taken over by Pulumi: the objects of revision {revision}, without its values"
 ORIGIN = re.compile(r"(?:Taken over by Pulumi: the objects of revision|Rollback to) (\d+)")

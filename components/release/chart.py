@@ -13,11 +13,11 @@ from typing import Any
 import pulumi
 import yaml
 
-from components.release import chart_files, helm_yaml
-from components.release.errors import ChartError
-from components.release.manifest import flattened, without_nulls
-from components.release.secrets import Secrets, opened
-from components.release.values import dotted, leaves, map_leaves, whole
+from . import chart_files, helm_yaml
+from .errors import ChartError
+from .manifest import flattened, without_nulls
+from .secrets import Secrets, opened
+from .values import dotted, leaves, map_leaves, whole
 
 CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
 

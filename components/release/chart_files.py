@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from components.release import helm_yaml
-from components.release.errors import ChartError
+from . import helm_yaml
+from .errors import ChartError
 
 LARGEST_FILE = 5 * 1024 * 1024
 """Bytes of a file that Helm loads."""

@@ -14,11 +14,11 @@ from typing import Any
 import httpx2 as httpx
 import yaml
 
-from components.release import helm_config
-from components.release.chart_source import OCI, VERSION, digest_of
-from components.release.errors import ChartError
-from components.release.helm_config import Login, Repository
-from components.release.kubernetes_api import rejected_certificate
+from . import helm_config
+from .chart_source import OCI, VERSION, digest_of
+from .errors import ChartError
+from .helm_config import Login, Repository
+from .kubernetes_api import rejected_certificate
 
 TIMEOUT = 30
 """Seconds without an answer."""

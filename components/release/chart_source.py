@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from components.release.errors import ChartError
+from .errors import ChartError
 
 FOLDER = Path(".charts")
 """What is pulled, relative to the program. It may be deleted at any time."""
@@ -49,7 +49,7 @@ def pull(chart: str, repository: str = "", version: str = "", digest: str = "") 
     if not place:
         _require_local(chart, version, digest)
         return chart, ""
-    from components.release.chart_servers import in_registry, in_repository  # which few programs need
+    from .chart_servers import in_registry, in_repository  # which few programs need
 
     name = address.rpartition("/")[2]
     subject = f"chart {name} {version}".rstrip() + f" of {place}"
@@ -96,7 +96,7 @@ def _require_pinned(subject: str, place: str, name: str, version: str, digest: s
         )
     url = httpx.URL(place)
     if url.userinfo:
-        from components.release.chart_servers import login_command
+        from .chart_servers import login_command
 
         bare = url.copy_with(username=None, password=None)
         raise ChartError(

@@ -7,9 +7,9 @@ texts are the same quantity. Where it has no opinion, every difference counts.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from components.release.dry_run import LENIENT
-from components.release.kubernetes_api import Api, ClusterError
-from components.release.manifest import (
+from .dry_run import LENIENT
+from .kubernetes_api import Api, ClusterError
+from .manifest import (
     Key,
     Object,
     by_key,
@@ -19,7 +19,7 @@ from components.release.manifest import (
     without_chart_version,
     without_system_fields,
 )
-from components.release.values import dotted, leaves, merge_patch
+from .values import dotted, leaves, merge_patch
 
 
 @dataclass(frozen=True, kw_only=True)

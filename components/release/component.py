@@ -5,10 +5,10 @@ from typing import Any
 
 import pulumi
 
-from components.release import rows
-from components.release.hooks import Hooks
-from components.release.plan import COMPONENT, RELEASE, ReleasePlan
-from components.release.secrets import Messages, marked
+from . import rows
+from .hooks import Hooks
+from .plan import COMPONENT, RELEASE, ReleasePlan
+from .secrets import Messages, marked
 
 _SAFELY: Mapping[str, Any] = {
     "atomic": True,

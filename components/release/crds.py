@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from components.release.findings import Finding, ask_about_each
-from components.release.kubernetes_api import Api, ApiError, ClusterError
-from components.release.manifest import Object, label_of
+from .findings import Finding, ask_about_each
+from .kubernetes_api import Api, ApiError, ClusterError
+from .manifest import Object, label_of
 
 FIELD_MANAGER = "pulumi-crds"
 ESTABLISHED_WITHIN = 30

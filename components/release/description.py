@@ -6,7 +6,7 @@ is a record that is not this stack's.
 
 import re
 
-from components.release.record import Record
+from .record import Record
 
 OURS = re.compile(
     r"(?P<files>.+ \(files [0-9a-f]{16}\))(, (replaces|restores) revision \d+|, installed \S+)?"

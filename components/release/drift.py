@@ -13,10 +13,10 @@ from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any
 
-from components.release.dry_run import LENIENT
-from components.release.findings import AT_ONCE, Finding, ask_about_each
-from components.release.kubernetes_api import Api, ClusterError
-from components.release.manifest import (
+from .dry_run import LENIENT
+from .findings import AT_ONCE, Finding, ask_about_each
+from .kubernetes_api import Api, ClusterError
+from .manifest import (
     Key,
     Object,
     by_key,
@@ -26,8 +26,8 @@ from components.release.manifest import (
     without_system_fields,
     written_at,
 )
-from components.release.secrets import MASK, Secrets
-from components.release.values import (
+from .secrets import MASK, Secrets
+from .values import (
     ABSENT,
     ItemName,
     Path,

@@ -4,15 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from components.release.findings import Finding, ask_about_each
-from components.release.kubernetes_api import (
+from .findings import Finding, ask_about_each
+from .kubernetes_api import (
     Api,
     ApiError,
     ClusterError,
     UnknownKindError,
     lacks_namespace,
 )
-from components.release.manifest import (
+from .manifest import (
     HOOKS_OF_AN_INSTALLATION,
     HOOKS_OF_AN_UPGRADE,
     Key,

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from components.release import record
-from components.release.kubernetes_api import ClusterError
-from components.release.plan import ReleasePlan
-from components.release.workloads import Workload, observe, watched
+from . import record
+from .kubernetes_api import ClusterError
+from .plan import ReleasePlan
+from .workloads import Workload, observe, watched
 
 LOCKED = "another operation (install/upgrade/rollback) is in progress"
 """Helm's words for a release that another run deploys."""

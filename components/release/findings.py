@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from components.release.kubernetes_api import ClusterError
-from components.release.manifest import Object, label_of
+from .kubernetes_api import ClusterError
+from .manifest import Object, label_of
 
 AT_ONCE = 8
 """Objects that are asked about at the same time."""

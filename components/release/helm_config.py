@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from components.release.errors import ChartError
+from .errors import ChartError
 
 DOCKER_HUB = "https://index.docker.io/v1/"
 """What the files call `registry-1.docker.io`."""

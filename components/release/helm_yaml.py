@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from components.release.values import whole
+from .values import whole
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

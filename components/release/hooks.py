@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pulumi
 
-from components.release import adoption, crds, drift, record, stale_lock
-from components.release.errors import ReleaseError
-from components.release.failure_report import failure_report
-from components.release.kubernetes_api import ClusterError
-from components.release.manifest import label_of, newly_unsized
-from components.release.plan import ReleasePlan
-from components.release.record import Record
-from components.release.secrets import Messages
-from components.release.watch import Watch
+from . import adoption, crds, drift, record, stale_lock
+from .errors import ReleaseError
+from .failure_report import failure_report
+from .kubernetes_api import ClusterError
+from .manifest import label_of, newly_unsized
+from .plan import ReleasePlan
+from .record import Record
+from .secrets import Messages
+from .watch import Watch
 
 NOT_IN_HELM = "release: not found"
 """Part of the provider's error where Helm has no record of the release that is to be deleted."""

@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx2 as httpx
 from lightkube.core.exceptions import ConfigError
 
-from components.release.connection import cluster_of, open_client, proxy_of
+from .connection import cluster_of, open_client, proxy_of
 
 Object = Mapping[str, Any]
 

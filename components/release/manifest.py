@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from components.release.values import merge_patch
+from .values import merge_patch
 
 Object = Mapping[str, Any]
 """A Kubernetes object, as rendered, recorded or stored."""

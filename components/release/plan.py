@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pulumi
 
-from components.release import (
+from . import (
     adoption,
     chart,
     chart_source,
@@ -24,10 +24,10 @@ from components.release import (
     stale_lock,
     unstable,
 )
-from components.release.errors import ChartError, ReleaseError
-from components.release.findings import Finding, texts_of, unchecked_notes
-from components.release.kubernetes_api import Api, ApiError, ClusterError, UnreachableError
-from components.release.manifest import (
+from .errors import ChartError, ReleaseError
+from .findings import Finding, texts_of, unchecked_notes
+from .kubernetes_api import Api, ApiError, ClusterError, UnreachableError
+from .manifest import (
     Object,
     by_key,
     comparable,
@@ -38,11 +38,11 @@ from components.release.manifest import (
     newly_unsized,
     without_nulls,
 )
-from components.release.record import Record
-from components.release.references import Reference, references
-from components.release.secrets import Secrets, disguised, opened
-from components.release.stack_state import StackState
-from components.release.values import dotted, leaves
+from .record import Record
+from .references import Reference, references
+from .secrets import Secrets, disguised, opened
+from .stack_state import StackState
+from .values import dotted, leaves
 
 COMPONENT = "helm:index:ChartRelease"
 RELEASE = "kubernetes:helm.sh/v3:Release"
@@ -124,7 +124,7 @@ class ReleasePlan:
     args: ReleaseArgs
     api: Api
     description: str
-    """What Helm will record; see `components.release.description`."""
+    """What Helm will record; see `description`."""
     objects: list[dict[str, Any]]
     """Those of the chart."""
     secrets: Secrets = field(repr=False)

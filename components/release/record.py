@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from components.release import helm_yaml
-from components.release.kubernetes_api import Api, ApiError, ClusterError, lacks_namespace
-from components.release.manifest import Key, Object, by_key, flattened, written_at
+from . import helm_yaml
+from .kubernetes_api import Api, ApiError, ClusterError, lacks_namespace
+from .manifest import Key, Object, by_key, flattened, written_at
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from components.release import chart_files, helm_yaml
-from components.release.errors import ChartError
-from components.release.manifest import Object, label_of
-from components.release.secrets import opened
+from . import chart_files, helm_yaml
+from .errors import ChartError
+from .manifest import Object, label_of
+from .secrets import opened
 
 LIMIT = 1024 * 1024
 """Bytes that a Secret holds."""

@@ -21,9 +21,9 @@ import pulumi
 from pulumi.runtime.proto.resource_pb2 import RegisterResourceRequest
 from pulumi.runtime.settings import get_monitor, handle_grpc_error
 
-from components.release.manifest import Object, without_chart_version
-from components.release.secrets import Secrets
-from components.release.values import map_leaves
+from .manifest import Object, without_chart_version
+from .secrets import Secrets
+from .values import map_leaves
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 """The mark of a secret in messages to the engine (`SigKey` and `SecretSig` in sdk/go/common/resource/sig)."""

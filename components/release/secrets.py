@@ -29,7 +29,7 @@ from urllib.parse import unquote
 import pulumi
 from pydantic import SecretStr
 
-from components.release.values import map_leaves
+from .values import map_leaves
 
 MASK = "[secret]"
 

@@ -4,10 +4,10 @@ from datetime import datetime
 
 import pulumi
 
-from components.release import record
-from components.release.errors import ReleaseError
-from components.release.kubernetes_api import Api
-from components.release.record import Record
+from . import record
+from .errors import ReleaseError
+from .kubernetes_api import Api
+from .record import Record
 
 
 def is_mendable(pending: Record, unlock_revision: int | None, timeout: int, now: datetime) -> bool:

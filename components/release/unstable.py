@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from components.release import chart_files
-from components.release.manifest import Key, Object, by_key, key_of
-from components.release.values import ABSENT, Path, by_index, differences, get, map_paths
+from . import chart_files
+from .manifest import Key, Object, by_key, key_of
+from .values import ABSENT, Path, by_index, differences, get, map_paths
 
 IN_ROWS = "[new in each rendering]"
 """In place of such a field where an object is shown."""

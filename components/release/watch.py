@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from components.release import record
-from components.release.kubernetes_api import ClusterError
-from components.release.manifest import is_hook
-from components.release.plan import ReleasePlan
-from components.release.secrets import Messages
-from components.release.workloads import Workload, observe, read_log, watched
+from . import record
+from .kubernetes_api import ClusterError
+from .manifest import is_hook
+from .plan import ReleasePlan
+from .secrets import Messages
+from .workloads import Workload, observe, read_log, watched
 
 INTERVAL = 1.0
 """Seconds between two looks, at least; where one takes longer, as many as it takes."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from components.release.kubernetes_api import Api
-from components.release.manifest import (
+from .kubernetes_api import Api
+from .manifest import (
     HOOKS_OF_AN_INSTALLATION,
     HOOKS_OF_AN_UPGRADE,
     Object,
