@@ -27,8 +27,8 @@ class Commit:
 
 
 def commit_of(description: str) -> Commit | None:
-    """Return the newest commit in which `chart.describe` gives `description` for the chart, None where Git
-    has no such commit, or is not here."""
+    """Return the newest commit in which the chart has `description` (of `chart.Chart`), None where Git has no
+    such commit, or is not here."""
     try:
         form = "--format=%H%x00%cs%x00%s"
         log = _git("log", "--all", "--full-history", form, "--", FOLDER).decode(errors="replace")
@@ -57,7 +57,7 @@ def _describe(tree: str) -> str:
     ):
         files.extractall(folder, filter="data")
         try:
-            return chart.describe(folder)
+            return chart.load(folder).description
         except ChartError:
             return ""  # no chart yet
 

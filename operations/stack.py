@@ -10,7 +10,7 @@ from pathlib import Path
 import pulumi
 from pulumi import automation as auto
 
-from components.release import chart
+from components.release import ChartError, chart
 from components.release.kubernetes_api import Api, ClusterError
 from components.release.secrets import Secrets
 from components.release.values import leaves
@@ -38,7 +38,8 @@ def secrets_in(config: auto.ConfigMap, name: str = "") -> Secrets:
         os.environ.get(IMAGES_VARIABLE, ""),
         *(item.value for item in config.values() if not item.secret),
     ]
-    public += chart.public_texts(str(PROJECT / "chart"), {})
+    with contextlib.suppress(ChartError):  # the program says what is wrong with the chart
+        public += chart.load(str(PROJECT / "chart")).public_texts({})
     for item in config.values():
         if item.secret:
             secrets.add(item.value)

@@ -55,7 +55,7 @@ def pull(repository: str) -> str:
         path, _ = chart_source.pull(CHART, repository, VERSION)
     except ChartError as error:
         raise pulumi.RunError(f"mern:loadBalancerController.chartRepository: {error}{mend}") from None
-    there = {crd["metadata"]["name"] for crd in chart.crds(path)}
+    there = {crd["metadata"]["name"] for crd in chart.load(path).crds}
     if missing := [name for name in CRDS if name not in there]:
         raise pulumi.RunError(
             f"mern:loadBalancerController.chartRepository: {CHART} {VERSION} of {repository} is not the one "

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from .quiet_exit import quiet_exit
 
 if TYPE_CHECKING:
+    from .args import ReleaseArgs
     from .component import ChartRelease
     from .errors import ChartError, ReleaseError
     from .kubernetes_api import Api, ApiError, ClusterError
-    from .plan import ReleaseArgs, ReleasePlan, plan_release
+    from .plan import ReleasePlan, plan_release
     from .stack_state import StackState
 
 __all__ = [
@@ -36,10 +37,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "args": ["ReleaseArgs"],
     "component": ["ChartRelease"],
     "errors": ["ChartError", "ReleaseError"],
     "kubernetes_api": ["Api", "ApiError", "ClusterError"],
-    "plan": ["ReleaseArgs", "ReleasePlan", "plan_release"],
+    "plan": ["ReleasePlan", "plan_release"],
     "stack_state": ["StackState"],
 }
 

@@ -1,12 +1,16 @@
 """A chart in the project, folder or `.tgz`: the digest of its files, and its rendering by the Helm that will
 deploy it."""
 
+import base64
 import hashlib
 import json
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,29 +25,96 @@ from .values import dotted, leaves, map_leaves, whole
 
 CRD_FILE = re.compile(r"(charts/[^/]+/)*crds/.+\.(ya?ml|json)")
 
+UPGRADE_NAMES = re.compile(rb"\b(?:IsUpgrade|IsInstall|lookup)\b")
 FIRST_TEMPLATE = f"templates/{'z/' * 40}z.yaml"
 """Path of a template that Helm renders before all others: the deepest is the first."""
 TELL_UPGRADE = b'{{ $_ := set .Release "IsUpgrade" true }}{{ $_ = set .Release "IsInstall" false }}'
 
 
-def describe(chart: str) -> str:
-    """Return the chart's name, version and the digest of its files, as in `web 0.1.0 (files 3f2a…)`.
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart in the project, folder or `.tgz`, as Helm would load it."""
 
-    The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
-    respected. The folder's path, file times, the line endings of a checkout and the packing of sub-charts do
-    not matter.
+    path: str
+    files: chart_files.Files = field(repr=False)
+
+    @cached_property
+    def description(self) -> str:
+        """Name, version and the digest of the files, as in `web 0.1.0 (files 3f2a…)`.
+
+        The digest takes what Helm would load: names in a stable order and contents, `.helmignore`
+        respected. The folder's path, file times, the line endings of a checkout and the packing of sub-charts
+        do not matter.
+        """
+        about = chart_files.metadata(self.files)
+        return f"{about['name']} {about['version']} (files {_digest(self.files)[:16]})"
+
+    @cached_property
+    def crds(self) -> list[dict[str, Any]]:
+        """The CRDs in the folders crds/ of the chart and of its sub-charts, packed ones too.
+
+        Raises:
+            ChartError: a file is no YAML.
+        """
+        found: list[Any] = []
+        for path, content in _crd_files(self.files):
+            try:
+                found += helm_yaml.load_all(content)
+            except (yaml.YAMLError, ValueError):
+                raise ChartError(f"chart {self.path}: {path} cannot be read") from None
+        return [item for item in flattened(found) if item.get("kind") == "CustomResourceDefinition"]
+
+    @property
+    def tells_upgrades(self) -> bool:
+        """Whether it can be rendered as an upgrade, and is another then: a template asks if it is one, and
+        none calls `lookup`. Where nothing is found, these refuse upgrades that they would allow."""
+        names = {name for text in self.templates for name in UPGRADE_NAMES.findall(text)}
+        return bool(names & {b"IsUpgrade", b"IsInstall"}) and b"lookup" not in names
+
+    @cached_property
+    def templates(self) -> list[bytes]:
+        """Contents of the templates, those of sub-charts too."""
+        return [*_templates(self.files)]
+
+    @cached_property
+    def compressed_size(self) -> float:
+        """About how many bytes of Helm's record the files are."""
+        return compressed_size(b"".join(map(base64.b64encode, self.files.values())))
+
+    def public_texts(self, values: Mapping[str, Any]) -> list[str]:
+        """Return what anybody may see of the chart before it is rendered: its files, and those of its values
+        that are no `SecretStr`."""
+        texts = [f"{path}\n{content.decode(errors='replace')}" for path, content in self.files.items()]
+        return texts + [f"{dotted(path)} {leaf}" for path, leaf in leaves(values, lists=True)]
+
+
+def load(path: str) -> Chart:
+    """Return the chart in a folder, or in a `.tgz`.
 
     Raises:
-        ChartError: `chart` is no chart that Helm could deploy.
+        ChartError: there is no chart that Helm could deploy; all reasons together.
     """
-    if not Path(chart).is_file() and not (Path(chart) / "Chart.yaml").is_file():
-        raise ChartError(f"chart {chart}: there is no file Chart.yaml")
-    files = chart_files.load(chart)
-    about = chart_files.metadata(files)
-    name, version = about.get("name"), about.get("version")
-    if not name or not version:
-        raise ChartError(f"chart {chart}: Chart.yaml gives no name and version")
-    return f"{name} {version} (files {_digest(files)[:16]})"
+    if not Path(path).is_file() and not (Path(path) / "Chart.yaml").is_file():
+        raise ChartError(f"chart {path}: there is no file Chart.yaml")
+    chart = Chart(path=path, files=chart_files.load(path))
+    about = chart_files.metadata(chart.files)
+    if not about.get("name") or not about.get("version"):
+        raise ChartError(f"chart {path}: Chart.yaml gives no name and version")
+    return chart
+
+
+def compressed_size(text: bytes) -> float:
+    """Return about how many bytes of Helm's record `text` is, in a fraction of the time that it takes to
+    know."""
+    return len(zlib.compress(text, 1)) * 4 / 3
+
+
+def _templates(files: chart_files.Files) -> Iterator[bytes]:
+    for path, content in files.items():
+        if chart_files.PACKED.fullmatch(path):
+            yield from _templates(chart_files.unpacked(content) or {})
+        elif "templates/" in path:
+            yield content
 
 
 def _digest(files: chart_files.Files) -> str:
@@ -62,16 +133,8 @@ def _essence(path: str, content: bytes) -> bytes:
     return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
-def public_texts(chart: str, values: Mapping[str, Any]) -> list[str]:
-    """Return what anybody may see of a chart before it is rendered: its files, and those of its values that
-    are no `SecretStr`."""
-    files = chart_files.load(chart)
-    texts = [f"{path}\n{content.decode(errors='replace')}" for path, content in files.items()]
-    return texts + [f"{dotted(path)} {leaf}" for path, leaf in leaves(values, lists=True)]
-
-
 def render(
-    chart: str,
+    chart: Chart,
     name: str,
     namespace: str,
     values: Mapping[str, Any],
@@ -85,7 +148,7 @@ def render(
     without a cluster too.
 
     Args:
-        chart: its folder.
+        chart: the chart.
         name, namespace: of the release.
         values: of the release.
         provider: that deploys it.
@@ -94,7 +157,7 @@ def render(
     Raises:
         ChartError: with Helm's own words, every secret of `values` masked.
     """
-    secrets = Secrets.of_values(values, public="\n".join([name, namespace, *public_texts(chart, values)]))
+    secrets = Secrets.of_values(values, public="\n".join([name, namespace, *chart.public_texts(values)]))
     try:
         with _masked_debug_log(secrets), _folder(chart, is_upgrade) as folder:
             options = {
@@ -114,57 +177,27 @@ def render(
         text = str(error).split("failed to create chart from template: ")[-1]
         text = text.split("failed to generate YAML for specified Helm chart: ")[-1]
         text = text.split("failed to load chart from temp directory: ")[-1]
-        if "UTF-8" in text and (paths := chart_files.not_utf8(chart_files.load(chart))):
+        if "UTF-8" in text and (paths := chart_files.not_utf8(chart.files)):
             text += f"\nSave as UTF-8, or leave out by {chart_files.IGNORE}: {', '.join(paths)}"
-        where = f"chart {chart} of release {namespace}/{name} cannot be rendered:\n"
+        where = f"chart {chart.path} of release {namespace}/{name} cannot be rendered:\n"
         raise ChartError(where + secrets.mask(text.strip())) from None
     return flattened(map_leaves((answer.value or {}).get("result", []), whole))
 
 
-def tells_upgrades(chart: str) -> bool:
-    """Return whether the chart can be rendered as an upgrade, and is another then: a template asks if it is
-    one, and none calls `lookup`. Where nothing is found, these refuse upgrades that they would allow."""
-    names = set(_names_in_templates(chart_files.load(chart)))
-    return bool(names & {b"IsUpgrade", b"IsInstall"}) and b"lookup" not in names
-
-
-def _names_in_templates(files: chart_files.Files) -> Iterator[bytes]:
-    for path, content in files.items():
-        if chart_files.PACKED.fullmatch(path):
-            yield from _names_in_templates(chart_files.unpacked(content) or {})
-        elif "templates/" in path:
-            yield from re.findall(rb"\b(?:IsUpgrade|IsInstall|lookup)\b", content)
-
-
 @contextmanager
-def _folder(chart: str, is_upgrade: bool) -> Iterator[PurePosixPath]:
+def _folder(chart: Chart, is_upgrade: bool) -> Iterator[PurePosixPath]:
     """Give the chart's folder; for an upgrade, which the provider's function does not know, a copy with a
     template that tells all others of it: they share one `.Release`."""
     if not is_upgrade:
-        yield PurePosixPath(chart)
+        yield PurePosixPath(chart.path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        files = {**chart_files.load(chart), FIRST_TEMPLATE: TELL_UPGRADE, chart_files.IGNORE: b""}
+        files = {**chart.files, FIRST_TEMPLATE: TELL_UPGRADE, chart_files.IGNORE: b""}
         for path, content in files.items():
             file = Path(folder, "chart", path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         yield PurePosixPath(folder, "chart")
-
-
-def crds(chart: str) -> list[dict[str, Any]]:
-    """Return the CRDs in the folders crds/ of the chart and of its sub-charts, packed ones too.
-
-    Raises:
-        ChartError: a file is no YAML.
-    """
-    found: list[Any] = []
-    for path, content in _crd_files(chart_files.load(chart)):
-        try:
-            found += helm_yaml.load_all(content)
-        except (yaml.YAMLError, ValueError):
-            raise ChartError(f"chart {chart}: {path} cannot be read") from None
-    return [item for item in flattened(found) if item.get("kind") == "CustomResourceDefinition"]
 
 
 def _crd_files(files: chart_files.Files) -> Iterator[tuple[str, bytes]]:

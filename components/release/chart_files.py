@@ -11,6 +11,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def metadata(files: Files) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+@lru_cache
 def unpacked(content: bytes) -> Files | None:
     """Return the files in a packed chart, None where Helm could not unpack it."""
     files, size = dict[str, bytes](), 0

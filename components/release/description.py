@@ -11,12 +11,12 @@ from .record import Record
 OURS = re.compile(
     r"(?P<files>.+ \(files [0-9a-f]{16}\))(, (replaces|restores) revision \d+|, installed \S+)?"
 )
-"""What `chart.describe` writes, and what is put behind it when Helm's record was not ours."""
+"""What `chart.Chart.description` says, and what is put behind it when Helm's record was not ours."""
 
 
 def files_in(description: str) -> str:
-    """Return name, version and digest of the chart's files as `chart.describe` gives them, empty for the
-    description of a revision that no program of this kind has deployed."""
+    """Return name, version and digest of the chart's files as `chart.Chart.description` gives them, empty for
+    the description of a revision that no program of this kind has deployed."""
     ours = OURS.fullmatch(description)
     return ours["files"] if ours else ""
 

@@ -3,10 +3,10 @@
 It is made before anything is registered, and only reads.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import pulumi
 
@@ -24,6 +24,7 @@ from . import (
     stale_lock,
     unstable,
 )
+from .args import ReleaseArgs
 from .errors import ChartError, ReleaseError
 from .findings import Finding, texts_of, unchecked_notes
 from .kubernetes_api import Api, ApiError, ClusterError, UnreachableError
@@ -38,9 +39,10 @@ from .manifest import (
     newly_unsized,
     without_nulls,
 )
+from .public_texts import note_on_weak, public_texts
 from .record import Record
 from .references import Reference, references
-from .secrets import Secrets, disguised, opened
+from .secrets import Secrets, opened
 from .stack_state import StackState
 from .values import dotted, leaves
 
@@ -58,63 +60,6 @@ NOT_CHECKED, NOT_ASKED, NOT_COMPARED = (
 NOTE_ON_MOVED = (
     "the objects of this release are shown from now on. Those that this run seems to create are there already"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReleaseArgs:
-    """The release to deploy. All of it is known when the program starts: no Outputs."""
-
-    chart: str
-    """Folder of the chart, or a packed one (`.tgz`), relative to the program: an absolute path would differ
-    per machine. Or its address in an OCI registry, `oci://…`, or its name in `repository`."""
-    name: str
-    """Name of the release; changing it replaces the release."""
-    namespace: str
-    repository: str = ""
-    """Address of the Helm repository that has the chart, `https://…`."""
-    version: str = ""
-    """Version of a chart that is not in the project, exactly one."""
-    digest: str = ""
-    """Digest of the packed chart, `sha256:…`; another one is refused. In a registry also that of its
-    manifest."""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """The chart's values; credentials as `pydantic.SecretStr` leaves."""
-    timeout: int = 300
-    """Seconds that Helm waits for the objects to become ready before it rolls back."""
-    show_objects: bool = True
-    """Register each object as a child of the Release."""
-    dry_run: bool = True
-    """Ask the API server about each object before anything is registered."""
-    drift: Literal["ignore", "report", "restore"] = "report"
-    """What to do about objects that were changed by hand: not look, say so, or put them back."""
-    leave: Sequence[str] = ()
-    """Patterns of fields that are no drift, as `Deployment/web:spec.replicas`; `*` is any text. What the
-    chart sets, each deployment sets again: a chart has to leave out what others own for good."""
-    crds: Literal["install", "apply"] = "install"
-    """The CRDs of the chart's folder crds/: leave them to Helm, which installs them with a first installation
-    and never changes one, or apply them before each deployment. Neither removes any."""
-    adopt: bool = False
-    """Take over a release of this name that is not in the stack's state: one that somebody else has
-    made, or this stack's own after its state was lost."""
-    unlock_revision: int | None = None
-    """A revision that a killed run has left pending and that may be marked failed at once; without
-    it, one is mended when it is older than twice the timeout."""
-    unlock_command: str = "set unlock_revision={revision}"
-    """How a user sets `unlock_revision`, for messages."""
-    adopt_command: str = "set adopt=True"
-    """How a user sets `adopt`, for messages."""
-    crds_command: str = 'set crds="apply"'
-    """How a user sets `crds`, for messages."""
-    parents: Sequence[str] = ()
-    """The types of the component's parents, the outermost first: they are part of its URN."""
-    aliases: Sequence[str] = ()
-    """URNs that the Release has in the stack's state from an earlier program."""
-
-    def __post_init__(self) -> None:
-        if self.timeout < 1:
-            raise ValueError(f"timeout is a positive number of seconds, not {self.timeout}")
-        if self.chart.startswith("/"):
-            raise ValueError(f"chart is a path relative to the program, not {self.chart}")
 
 
 @dataclass(kw_only=True)
@@ -194,35 +139,34 @@ def plan_release(
     path, pulled = chart_source.pull(args.chart, args.repository, args.version, args.digest)
     args = replace(args, chart=path, repository="", version="", digest="")
     with ThreadPoolExecutor() as threads:
-        ahead = _ReadAhead(args, api, threads)
-        files = chart.describe(args.chart)
-        is_upgrade = chart.tells_upgrades(args.chart) and _is_upgrade(args, api, files, ahead)
+        source = chart.load(args.chart)
+        ahead = _ReadAhead(args, api, source, threads)
 
         def render(values: Mapping[str, Any] = args.values) -> list[dict[str, Any]]:
             objects = chart.render(
-                args.chart, args.name, args.namespace, values, provider, is_upgrade=is_upgrade
+                source, args.name, args.namespace, values, provider, is_upgrade=ahead.is_upgrade
             )
             return in_their_scope(objects, ahead.crds.result(), args.namespace)
 
         rendered = render()
-        unstable_fields = unstable.find(args.chart, rendered, args.namespace, render)
-    nearly_full = record_size.require_room(args.chart, f"{args.namespace}/{args.name}", rendered, args.values)
-    secrets = Secrets.of_values(args.values, public=_public_texts(args, rendered, render))
+        unstable_fields = unstable.find(source.templates, rendered, args.namespace, render)
+    nearly_full = record_size.require_room(source, f"{args.namespace}/{args.name}", rendered, args.values)
+    secrets = Secrets.of_values(args.values, public=public_texts(args, source, rendered, render))
     plan = ReleasePlan(
         args=args,
         api=api,
-        description=files,
+        description=source.description,
         objects=rendered,
         secrets=secrets,
         unstable_fields=unstable_fields,
         is_moved=any(urn in state.resources for urn in args.aliases),
     )
     try:
-        _ask_the_cluster(plan, ahead, files, _stored(state, args))
+        _ask_the_cluster(plan, ahead, source.description, _stored(state, args))
     except ReleaseError as error:
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
-        plan.notes.append(_note_on_weak(secrets.not_sought))
+        plan.notes.append(note_on_weak(secrets.not_sought))
     if nulls := [dotted(path) for path, value in leaves(args.values) if value is None]:
         plan.notes.append(f"null does not reach Helm, and the chart's own values stay: {', '.join(nulls)}")
     plan.notes += nearly_full + ([pulled] if pulled else [])
@@ -232,14 +176,18 @@ def plan_release(
 
 
 class _ReadAhead:
-    """What is read in the cluster while the provider starts and renders the chart."""
+    """What is read while the provider starts and renders the chart."""
 
-    def __init__(self, args: ReleaseArgs, api: Api, threads: Executor) -> None:
+    def __init__(self, args: ReleaseArgs, api: Api, source: chart.Chart, threads: Executor) -> None:
         self._args, self._api = args, api
         self.namespace = threads.submit(api.find, f"/api/v1/namespaces/{args.namespace}")
         self.newest = threads.submit(record.newest, api, args.name, args.namespace)
         self.live = threads.submit(self._read_live)
-        self.crds = threads.submit(chart.crds, args.chart)
+        self.is_upgrade = source.tells_upgrades and self._is_upgrade(source.description)
+        # What keeps the processor busy comes last: the provider does not wait for it.
+        self.crds = threads.submit(lambda: source.crds)
+        self.different_crds = threads.submit(self._compare_crds)
+        threads.submit(lambda: source.compressed_size)
 
     def _read_live(self) -> drift.Live | None:
         """Return the objects of the newest revision as they are, None where that is not deployed."""
@@ -248,60 +196,26 @@ class _ReadAhead:
             return None
         return drift.read(self._api, newest.objects(), self._args.namespace)
 
-
-def _is_upgrade(args: ReleaseArgs, api: Api, files: str, ahead: _ReadAhead) -> bool:
-    """Return whether Helm upgrades the release, or has upgraded it where nothing changes; False where the
-    cluster does not answer, which the rest of the plan says."""
-    try:
-        newest = ahead.newest.result()
-        basis = newest and record.basis(api, newest)
-    except ClusterError:
-        return False
-    if basis is None or basis.status != "deployed":
-        return False
-    given, deployed = (without_nulls(values) for values in (opened(args.values), basis.values))
-    is_same = description.files_in(basis.description) == files and given == deployed
-    return basis is not newest or basis.revision > 1 or not is_same
-
-
-def _public_texts(
-    args: ReleaseArgs,
-    rendered: Sequence[Object],
-    render: Callable[[Mapping[str, Any]], Sequence[Object]],
-) -> str:
-    """Return what a release says without its secrets: names, labels, images and hosts stay readable where a
-    secret happens to say the same."""
-    if not args.adopt and not len(Secrets.of_values(args.values)):
-        return ""
-    public = [args.name, args.namespace, args.adopt_command, args.unlock_command]
-    public += chart.public_texts(args.chart, args.values)
-    shown = Secrets.of_values(args.values, public="\n".join(public)).found_in(_texts_in_the_open(rendered))
-    if shown:  # rendered without these, it tells whether they came from the secrets
+    def _is_upgrade(self, files: str) -> bool:
+        """Return whether Helm upgrades the release, or has upgraded it where nothing changes; False where
+        the cluster does not answer, which the rest of the plan says."""
         try:
-            rendered = render(disguised(args.values, shown))
-        except ChartError:
-            return "\n".join(public)  # what is not known to be public is masked
-    return "\n".join([*public, _texts_in_the_open(rendered)])
+            newest = self.newest.result()
+            basis = newest and record.basis(self._api, newest)
+        except ClusterError:
+            return False
+        if basis is None or basis.status != "deployed":
+            return False
+        given, deployed = (without_nulls(values) for values in (opened(self._args.values), basis.values))
+        is_same = description.files_in(basis.description) == files and given == deployed
+        return basis is not newest or basis.revision > 1 or not is_same
 
-
-def _texts_in_the_open(objects: Iterable[Object]) -> str:
-    """Return all that objects say, without the data of Secrets."""
-    return "\n".join(
-        f"{dotted(path)} {leaf}"
-        for item in objects
-        for path, leaf in leaves(item, lists=True)
-        if item["kind"] != "Secret" or path[0] not in ("data", "stringData")
-    )
-
-
-def _note_on_weak(count: int) -> str:
-    """Return what to say of secrets that cannot be told from other texts, without naming them."""
-    are, they = ("1 secret is", "it is") if count == 1 else (f"{count} secrets are", "they are")
-    return (
-        f"{are} too short or too common to be told from other texts: {they} hidden in Secrets only, and "
-        "Pulumi prints [secret] for every text that says the same. What is no credential belongs among the "
-        "plain values; a credential should be longer"
-    )
+    def _compare_crds(self) -> list[Finding]:
+        """Return the CRDs of the chart's folder crds/ that differ from those in the cluster; none where Helm
+        is going to install them."""
+        if self._args.crds == "install" and self.newest.result() is None:
+            return []
+        return crds.compare(self._api, self.crds.result())
 
 
 def _stored(state: StackState, args: ReleaseArgs) -> Mapping[str, Any] | None:
@@ -376,7 +290,7 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
     if newest is None:
         # Not the same twice: a release that was uninstalled by hand must not seem unchanged.
         plan.description = f"{files}, installed {api.now():%Y-%m-%dT%H:%M:%SZ}"
-        _compare_crds(plan, ahead.crds.result())
+        _note_on_crds(plan, ahead)
         return []
     # Secrets that are replaced may be in use elsewhere, and messages quote them as well.
     plan.secrets |= Secrets.of_values(args.values, newest.values)
@@ -395,7 +309,7 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
         plan.drifts = [finding for finding in findings if finding.texts]
         plan.notes += unchecked_notes(findings, NOT_COMPARED)
     restores = bool(plan.drifts) and args.drift == "restore"
-    if (_compare_crds(plan, ahead.crds.result()) or restores) and description.is_ours(newest):
+    if (_note_on_crds(plan, ahead) or restores) and description.is_ours(newest):
         plan.description = f"{files}, restores revision {newest.revision}"
     plan.notes += [
         f"{label_of(item)} no longer says how many pods it has: the number that runs is kept, for an "
@@ -405,18 +319,16 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
     return recorded
 
 
-def _compare_crds(plan: ReleasePlan, in_chart: list[dict[str, Any]]) -> bool:
-    """Compare the CRDs of the chart's folder crds/ with the cluster; return whether some will be applied.
+def _note_on_crds(plan: ReleasePlan, ahead: _ReadAhead) -> bool:
+    """Note what becomes of the CRDs of the chart's folder crds/; return whether some will be applied.
 
     Raises:
         ChartError: the API server refuses one that would be applied.
     """
     args = plan.args
     if args.crds == "apply" or plan.newest is None:
-        plan.crds = in_chart
-    if args.crds == "install" and plan.newest is None:
-        return False
-    findings = crds.compare(plan.api, in_chart)
+        plan.crds = ahead.crds.result()
+    findings = ahead.different_crds.result()
     plan.notes += unchecked_notes(findings, "CRDs not compared with the cluster")
     differing = ", ".join(texts_of(findings))
     if args.crds == "apply":

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from . import chart_files, helm_yaml
+from .chart import Chart, compressed_size
 from .errors import ChartError
 from .manifest import Object, label_of
 from .secrets import opened
@@ -37,11 +37,13 @@ class _Part:
         return _size(self.text)
 
 
-def require_room(chart: str, release: str, objects: Sequence[Object], values: Mapping[str, Any]) -> list[str]:
+def require_room(
+    chart: Chart, release: str, objects: Sequence[Object], values: Mapping[str, Any]
+) -> list[str]:
     """Return a note where Helm has hardly room to store a release.
 
     Args:
-        chart: folder of the chart.
+        chart: the chart.
         release: its namespace and name.
         objects: as rendered.
         values: of the release.
@@ -49,10 +51,10 @@ def require_room(chart: str, release: str, objects: Sequence[Object], values: Ma
     Raises:
         ChartError: Helm cannot store it.
     """
-    files = chart_files.load(chart)
-    if 2 * _roughly(files, objects, values) < NEARLY * LIMIT:
+    roughly = chart.compressed_size + compressed_size(json.dumps([opened(values), objects]).encode())
+    if 2 * roughly < NEARLY * LIMIT:
         return []
-    parts = [*_parts(files, objects, values)]
+    parts = [*_parts(chart.files, objects, values)]
     size = _size_of(parts)
     if size < NEARLY * LIMIT:
         return []
@@ -63,21 +65,17 @@ def require_room(chart: str, release: str, objects: Sequence[Object], values: Ma
         + "\n".join(f"  {part.name}: {part.size // 1024} KiB" for part in largest)
     )
     if file := next((part.name for part in largest if part.can_be_left_out), ""):
-        facts += f"\nHelm stores {file} for templates to read. {chart_files.leave_out(chart, file)}"
+        facts += f"\nHelm stores {file} for templates to read. {chart_files.leave_out(chart.path, file)}"
     if size < LIMIT:
         return [f"Helm's record of release {release} takes {facts}"]
-    raise ChartError(f"Helm cannot store release {release} of chart {chart}: its record would take {facts}")
+    raise ChartError(
+        f"Helm cannot store release {release} of chart {chart.path}: its record would take {facts}"
+    )
 
 
-def estimate(chart: str, objects: Sequence[Object], values: Mapping[str, Any]) -> int:
+def estimate(chart: Chart, objects: Sequence[Object], values: Mapping[str, Any]) -> int:
     """Return about how many bytes Helm's record of a release has."""
-    return _size_of(_parts(chart_files.load(chart), objects, values))
-
-
-def _roughly(files: chart_files.Files, objects: Sequence[Object], values: Mapping[str, Any]) -> float:
-    """Return about how many bytes Helm's record has, in a fraction of the time that `_parts` take."""
-    text = b"".join(map(base64.b64encode, files.values())) + json.dumps([opened(values), objects]).encode()
-    return len(zlib.compress(text, 1)) * 4 / 3
+    return _size_of(_parts(chart.files, objects, values))
 
 
 def _size_of(parts: Iterable[_Part]) -> int:

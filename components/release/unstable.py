@@ -6,10 +6,9 @@ will what it deploys next: nothing is to be compared there.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from . import chart_files
 from .manifest import Key, Object, by_key, key_of
 from .values import ABSENT, Path, by_index, differences, get, map_paths
 
@@ -25,20 +24,22 @@ Fields = Mapping[Key, frozenset[Path]]
 
 
 def find(
-    chart: str, rendered: Sequence[Object], namespace: str, render: Callable[[], Iterable[Object]]
+    templates: Collection[bytes],
+    rendered: Sequence[Object],
+    namespace: str,
+    render: Callable[[], Iterable[Object]],
 ) -> Fields:
     """Return the fields of `rendered` that another rendering has differently.
 
     Args:
-        chart: folder of the chart, or a packed one. Few charts have to be rendered again.
+        templates: of the chart. Few charts have to be rendered again.
         rendered: its objects.
         namespace: of the release.
         render: does so once more.
     """
-    files = chart_files.load(chart)
-    if not _calls(files, f"{_CLOCK}|{_RANDOM}"):
+    if not _call(templates, f"{_CLOCK}|{_RANDOM}"):
         return {}
-    if _calls(files, _CLOCK):
+    if _call(templates, _CLOCK):
         time.sleep(1.01 - time.time() % 1)  # in the same second, the time is the same twice
     first, second = by_key(rendered, namespace), by_key(render(), namespace)
     found = {
@@ -75,12 +76,7 @@ def as_shown(rendered: Iterable[Object], namespace: str, fields: Fields) -> list
     return [map_paths(item, fields.get(key_of(item, namespace), ()), lambda *_: IN_ROWS) for item in rendered]
 
 
-def _calls(files: chart_files.Files, functions: str) -> bool:
-    """Return whether a template of the chart or of a sub-chart calls one of `functions`."""
+def _call(templates: Iterable[bytes], functions: str) -> bool:
+    """Return whether one of `templates` calls one of `functions`."""
     call = re.compile(rf"\{{\{{[^}}]*\b({functions})\b".encode())
-    return any(
-        _calls(chart_files.unpacked(content) or {}, functions)
-        if chart_files.PACKED.fullmatch(path)
-        else "templates/" in path and call.search(content) is not None
-        for path, content in files.items()
-    )
+    return any(call.search(text) for text in templates)

@@ -126,7 +126,7 @@ def _require_same_chart(proof: Proof, as_it_is: bool) -> None:
     Raises:
         PromotionError: they were; it names the commit with those files.
     """
-    here = chart.describe(CHART)
+    here = chart.load(CHART).description
     if here == proof.chart or as_it_is:
         return
     lines = [

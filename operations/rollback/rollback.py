@@ -189,7 +189,7 @@ def _listed(history: ReleaseHistory, config: Mapping[str, Any]) -> Iterator[str]
 
 def _chart_now() -> str:
     """Return name, version and digest of the chart's files of today."""
-    return chart.describe(CHART)
+    return chart.load(CHART).description
 
 
 def _require_same_chart(revision: Record, history: ReleaseHistory, as_it_is: bool) -> None:

@@ -472,7 +472,7 @@ def test_a_cluster_that_does_not_answer_is_one_line_of_a_preview(small: Small) -
     assert not notes(preview, NOT_CHECKED)
 
     # What the stack has deployed last is no change because nobody can look at it.
-    files = chart.describe(str(small.project.folder / "chart"))
+    files = chart.load(str(small.project.folder / "chart")).description
     for deployed, expected in (
         (f"{files}, installed 2026-11-28T12:00:00Z", f"{files}, installed 2026-11-28T12:00:00Z"),
         ("web 2.0.0 (files 0123456789abcdef), replaces revision 7", files),
@@ -765,7 +765,7 @@ def test_helms_record_is_read_as_helm_reads_it(small: Small) -> None:
         assert preview.changes == set(), preview.output
         secret = api.get(record._path("web", small.project.namespace, newest.revision))
         stored = len(base64.b64decode(secret["data"]["release"]))
-        estimate = record_size.estimate("./chart", small.plan().objects, newest.values)
+        estimate = record_size.estimate(chart.load("./chart"), small.plan().objects, newest.values)
         assert abs(estimate / stored - 1) < 0.02
     finally:
         small.project.cluster.client.delete(CRDS, WIDGETS)

@@ -25,18 +25,18 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_the_digest_does_not_depend_on_path_times_or_line_endings(copy: Path) -> None:
-    expected = chart.describe(str(PROJECT / "chart"))
-    assert chart.describe(str(copy)) == expected
+    expected = chart.load(str(PROJECT / "chart")).description
+    assert chart.load(str(copy)).description == expected
     for file in copy.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
             os.utime(file, (0, 0))
-    assert chart.describe(str(copy)) == expected
+    assert chart.load(str(copy)).description == expected
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "rename", "remove"])
 def test_the_digest_changes_with_every_change_that_helm_would_load(copy: Path, change: str) -> None:
-    before = chart.describe(str(copy))
+    before = chart.load(str(copy)).description
     notes = copy / "templates/NOTES.txt"
     match change:
         case "edit":
@@ -47,14 +47,14 @@ def test_the_digest_changes_with_every_change_that_helm_would_load(copy: Path, c
             notes.rename(copy / "templates/OTHER.txt")
         case "remove":
             notes.unlink()
-    assert chart.describe(str(copy)) != before
+    assert chart.load(str(copy)).description != before
 
 
 def test_binary_files_are_taken_byte_for_byte(copy: Path) -> None:
     (copy / "logo.png").write_bytes(b"\0\r\n")
-    before = chart.describe(str(copy))
+    before = chart.load(str(copy)).description
     (copy / "logo.png").write_bytes(b"\0\n")
-    assert chart.describe(str(copy)) != before
+    assert chart.load(str(copy)).description != before
 
 
 HELMIGNORE = """\
@@ -105,10 +105,10 @@ def test_the_digest_covers_just_the_files_that_helm_packs(tmp_path: Path, helm: 
 
 def test_a_folder_without_a_chart_is_named(tmp_path: Path) -> None:
     with pytest.raises(ChartError, match=r"there is no file Chart\.yaml"):
-        chart.describe(str(tmp_path))
+        chart.load(str(tmp_path))
     (tmp_path / "Chart.yaml").write_text("name: [")
     with pytest.raises(ChartError, match="gives no name and version"):
-        chart.describe(str(tmp_path))
+        chart.load(str(tmp_path))
 
 
 def test_a_secret_is_masked_in_every_form_that_a_message_may_quote() -> None:
@@ -131,7 +131,7 @@ def chart_in(folder: Path, **files: Any) -> Path:
 def faults_of(folder: Path) -> list[str]:
     """The first line of each fault."""
     with pytest.raises(ChartError) as caught:
-        chart.describe(str(folder))
+        chart.load(str(folder))
     title, *lines = str(caught.value).splitlines()
     assert title == f"Helm cannot deploy chart {folder}:"
     return [line.strip() for line in lines if not line.startswith("    ")]
@@ -173,13 +173,13 @@ def test_all_that_helm_cannot_load_is_named_at_once(tmp_path: Path) -> None:
     (folder / "Chart.yaml").write_text(needs.replace("type: library,", "").replace(", {name: 5}", ""))
     (folder / "charts/sub").mkdir(parents=True)
     (folder / "charts/sub/Chart.yaml").write_text("{apiVersion: v2, name: sub, version: 0.1.0}")
-    assert chart.describe(str(folder))
+    assert chart.load(str(folder)).description
 
 
 def pasteable(folder: Path) -> list[str]:
     """The commands that are printed, those of helm excepted."""
     with pytest.raises(ChartError) as caught:
-        chart.describe(str(folder))
+        chart.load(str(folder))
     lines = str(caught.value).splitlines()
     return [line.strip() for line in lines if line.startswith("    ") and "helm dependency" not in line]
 
@@ -200,7 +200,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_of_any_depth_is_read(tmp_path: Path) -> None:
     folder = chart_in(tmp_path / "chart")
-    before = chart.describe(str(folder))
+    before = chart.load(str(folder)).description
     at = os.open(folder, os.O_RDONLY)
     for _ in range(1200):  # as deep as Python does not go by recursion
         os.mkdir("d", dir_fd=at)
@@ -210,7 +210,7 @@ def test_a_folder_of_any_depth_is_read(tmp_path: Path) -> None:
     os.close(os.open("file", os.O_CREAT, dir_fd=at))
     os.close(at)
     try:
-        assert chart.describe(str(folder)) != before
+        assert chart.load(str(folder)).description != before
     finally:
         subprocess.run(["rm", "-r", folder / "d"], check=True)
 
@@ -240,12 +240,12 @@ def test_a_sub_chart_that_is_packed_anew_is_the_same_chart(tmp_path: Path) -> No
     ):
         folder = chart_in(tmp_path / "chart", **{file: content, "Chart.yaml": NEEDS_SUB})
         with contextlib.suppress(ChartError):  # where it is no archive
-            digests.append(chart.describe(str(folder)))
+            digests.append(chart.load(str(folder)).description)
         shutil.rmtree(folder)
     assert digests[0] == digests[1] != digests[2]
     assert len(digests) == 3
     # Elsewhere it is a file that templates may read.
-    data = [chart.describe(str(chart_in(tmp_path / f"{time}", data=inner[time]))) for time in inner]
+    data = [chart.load(str(chart_in(tmp_path / f"{time}", data=inner[time]))).description for time in inner]
     assert data[0] != data[1]
 
 
@@ -256,7 +256,7 @@ def test_a_record_that_no_secret_holds_is_refused_by_the_names_of_the_largest_fi
     def said(size: int, values: Any = None) -> list[str]:
         folder = chart_in(tmp_path / "chart", **{"docs/it's [1].mp4": random.Random(1).randbytes(size)})
         item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}}
-        return record_size.require_room(str(folder), "shop/web", [item], values or {})
+        return record_size.require_room(chart.load(str(folder)), "shop/web", [item], values or {})
 
     assert said(10_000) == []
     [note] = said(750_000)
@@ -283,9 +283,9 @@ def test_a_packed_chart_is_read_as_its_folder_is(
     monkeypatch.chdir(tmp_path)
     [packed] = (file.name for file in tmp_path.glob("*.tgz"))
 
-    assert re.fullmatch(r"web 2\.1\.0 \(files \w{16}\)", chart.describe(f"./{packed}"))
+    assert re.fullmatch(r"web 2\.1\.0 \(files \w{16}\)", chart.load(f"./{packed}").description)
     assert chart_files.load(packed).keys() == chart_files.load("web").keys()
-    assert chart.crds(packed) == chart.crds("web")
+    assert chart.load(packed).crds == chart.load("web").crds
     assert "in its folder, and pack it anew" in chart_files.leave_out(packed, "data.bin")
 
 
@@ -295,7 +295,7 @@ def test_what_helm_cannot_load_of_a_packed_chart_is_said(
     monkeypatch.chdir(tmp_path)
     Path("web.tgz").write_text("<html>Not found</html>")
     with pytest.raises(ChartError, match=r"chart web\.tgz: is no packed chart that Helm can unpack"):
-        chart.describe("web.tgz")
+        chart.load("web.tgz")
     files = {
         "web/Chart.yaml": b"{name: web, version: 1.0.0, dependencies: [{name: redis}], type: library}",
         "web/data.bin": bytes(6 * 1024**2),
@@ -316,7 +316,7 @@ def test_what_helm_cannot_load_of_a_packed_chart_is_said(
                 member.size = len(files[name])
                 archive.addfile(member, io.BytesIO(files[name]))
         with pytest.raises(ChartError) as caught:
-            chart.describe("web.tgz")
+            chart.load("web.tgz")
         assert str(caught.value).splitlines() == [
             "Helm cannot deploy chart web.tgz:",
             *(f"  {it}" for it in faults),
@@ -332,4 +332,4 @@ def test_a_packed_chart_with_files_outside_of_it_is_refused(
         archive.addfile(tarfile.TarInfo("web/Chart.yaml"))
         archive.addfile(tarfile.TarInfo(name))
     with pytest.raises(ChartError, match="is no packed chart that Helm can unpack"):
-        chart.describe("web.tgz")
+        chart.load("web.tgz")

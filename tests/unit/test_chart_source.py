@@ -87,7 +87,7 @@ def test_a_chart_is_pulled_once_to_a_path_that_is_the_same_everywhere(
     assert path == f".charts/web-1.2.3-{digest[7:19]}.tgz"
     assert Path(path).read_bytes() == packed
     assert note.endswith(f" was pulled: {digest}. Its provenance (who made it) is not checked")
-    assert chart.describe(path).startswith("web 1.2.3 (files ")
+    assert chart.load(path).description.startswith("web 1.2.3 (files ")
     assert Path(".charts/.gitignore").read_text() == "*\n"
     assert len(server.downloads) == 1
     server.asked.clear()
@@ -344,7 +344,7 @@ def test_a_version_whose_content_changes_is_another_path(
         after, note = pull(f"{server.registry}/web", "", "1.2.3")
         assert note
         assert after != before
-        assert chart.describe(after) != chart.describe(before)
+        assert chart.load(after).description != chart.load(before).description
         assert "somebody has replaced it" in refusal(
             f"{server.registry}/web", "", "1.2.3", digest_of(packed[:-1])
         )

@@ -173,7 +173,7 @@ def planned(
         manifest="",
     )
     monkeypatch.setattr(record, "newest", lambda *_: newest)
-    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart.Chart, "description", "web 1.0.0 (files 0123456789abcdef)")
     monkeypatch.setattr(chart, "render", render)
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
     values = {"host": SecretStr(host), "token": SecretStr(f"token-{MARK}")}
@@ -233,7 +233,7 @@ class Rollback:
         monkeypatch.chdir(folder)
         monkeypatch.setattr("builtins.input", lambda _: "n")
         monkeypatch.setattr(history, "connect", lambda *_: (None, "shop"))
-        revisions = self.history(chart.describe("chart"))
+        revisions = self.history(chart.load("chart").description)
         monkeypatch.setattr(record, "history", lambda *_: revisions)
         monkeypatch.setattr(
             engine, "run", lambda _, command, __: engine.Run(command=command, ok=True, changed=True)
@@ -556,7 +556,7 @@ def test_whatever_the_api_server_answers_does_not_show_it(
     server: Any = Refusing(answer)
     item = {"apiVersion": "v1", "kind": "Web", "metadata": {"name": f"web-{CANARY}"}}
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
-    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart.Chart, "description", "web 1.0.0 (files 0123456789abcdef)")
     monkeypatch.setattr(chart, "render", lambda *_, **__: [item])
 
     def all_that_is_shown() -> list[str]:
@@ -603,7 +603,7 @@ def test_a_revision_whose_description_quotes_it_is_named_without_it(
         manifest="",
     )
     monkeypatch.setattr(record, "newest", lambda *_: there)
-    monkeypatch.setattr(chart, "describe", lambda _: "web 1.0.0 (files 0123456789abcdef)")
+    monkeypatch.setattr(chart.Chart, "description", "web 1.0.0 (files 0123456789abcdef)")
     monkeypatch.setattr(chart, "render", lambda *_, **__: [])
     args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values={"uri": SecretStr(URI)})
 

@@ -286,7 +286,7 @@ def test_the_release_is_deployed_the_same_way_in_every_stack(stack: str, deploy:
         "name": "mern",
         "namespace": f"mern-{stack}",
         "chart": "./chart",
-        "description": chart.describe("./chart"),
+        "description": chart.load("./chart").description,
         "timeout": {"local": 60, "staging": 300, "production": 600}[stack],
         "atomic": True,
         "replace": True,
@@ -475,7 +475,7 @@ def test_the_exports_say_what_was_deployed_and_nothing_secret(stack: str, deploy
     assert exports == {
         "namespace": f"mern-{stack}",
         "release": "mern",
-        "chart": chart.describe("./chart"),
+        "chart": chart.load("./chart").description,
         "revision": 1,
         "hosts": [],
     }

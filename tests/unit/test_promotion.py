@@ -389,7 +389,7 @@ def target(opened: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Tar
     monkeypatch.setenv(IMAGES_VARIABLE, "")  # and so put back
     monkeypatch.setattr(promotion, "connect", lambda *_: (None, "shop"))
     monkeypatch.setattr(promotion, "read_deployed", lambda *_: made.running)
-    monkeypatch.setattr(chart, "describe", lambda _: OURS)
+    monkeypatch.setattr(chart.Chart, "description", OURS)
     monkeypatch.setattr(engine, "run", made.run)
     monkeypatch.setattr(deploy, "up", lambda stack, _: made.run(stack, "up"))
     monkeypatch.setattr("builtins.input", lambda _: "y")
@@ -483,7 +483,7 @@ def test_images_that_were_proved_with_another_chart_are_refused(
 ) -> None:
     here = "mern 0.2.0 (files 0000000000000000)"
     summary = tmp_path / "summary.md"
-    monkeypatch.setattr(chart, "describe", lambda _: here)
+    monkeypatch.setattr(chart.Chart, "description", here)
     monkeypatch.setattr(chart_history, "commit_of", lambda _: None)
     given = ["promote", "staging", "production", "--summary", str(summary)]
     assert main(given, opened) == 1

@@ -315,7 +315,7 @@ def test_the_commit_of_a_chart_is_found_also_on_another_branch(folder: Path) -> 
         (folder / "chart/Chart.yaml").write_text(f"{{name: mern, version: {version}}}\r\n")
         git("add", "chart")
         git("commit", "--quiet", "--message", f"Version {version}")
-        return chart.describe("chart")
+        return chart.load("chart").description
 
     assert chart_history.commit_of(OURS) is None
     git("init", "--quiet")
@@ -337,7 +337,7 @@ def test_the_stack_is_opened_and_its_config_read_once(
 ) -> None:
     (project / "Pulumi.shop.yaml").write_text(STACK)
     shutil.copytree(PROJECT / "chart", project / "chart")
-    ours = chart.describe("chart")
+    ours = chart.load("chart").description
     stack = open_stack("shop")
     asked = list[str]()
     monkeypatch.setattr("operations.rollback.history.connect", lambda *_: (None, "shop"))

@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
-from components.release import unstable
+from components.release import chart, unstable
 from components.release.manifest import Object
 from tests.engine.load_balancer_controller import chart_with_crds
 
 
-def a_chart(folder: Path, template: str) -> str:
+def a_chart(folder: Path, template: str) -> Path:
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text("{apiVersion: v2, name: web, version: 1.0.0}")
     (folder / "templates/web.yaml").write_text(template)
-    return str(folder)
+    return folder
+
+
+def templates_of(folder: Path) -> list[bytes]:
+    return chart.load(str(folder)).templates
 
 
 def config_map(**data: Any) -> dict[str, Any]:
@@ -28,15 +32,15 @@ def config_map(**data: Any) -> dict[str, Any]:
 
 def test_a_certificate_of_the_chart_is_found_and_shown_the_same_each_time(tmp_path: Path, helm: str) -> None:
     chart_with_crds(tmp_path)
-    [chart] = map(str, tmp_path.iterdir())
+    [folder] = tmp_path.iterdir()
 
     def render() -> list[Any]:
-        command = [helm, "template", "lbc", chart, "-n", "kube-system", "--set", "clusterName=shop"]
+        command = [helm, "template", "lbc", str(folder), "-n", "kube-system", "--set", "clusterName=shop"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return [item for item in yaml.safe_load_all(done.stdout) if item]
 
     first, second, recorded = render(), render(), render()
-    fields = unstable.find(chart, first, "kube-system", lambda: second)
+    fields = unstable.find(templates_of(folder), first, "kube-system", lambda: second)
 
     assert {key[1]: {path[-1] for path in paths} for key, paths in fields.items()} == {
         "Secret": {"ca.crt", "tls.crt", "tls.key"},
@@ -68,32 +72,32 @@ def test_only_a_chart_that_calls_for_it_is_rendered_again(tmp_path: Path, templa
         asked.append(1)
         return []
 
-    chart = a_chart(tmp_path / "alone", template)
-    unstable.find(chart, [], "shop", render)
-    parent = Path(a_chart(tmp_path / "parent", "a: 1"))
+    alone = a_chart(tmp_path / "alone", template)
+    unstable.find(templates_of(alone), [], "shop", render)
+    parent = a_chart(tmp_path / "parent", "a: 1")
     (parent / "charts").mkdir()
     with tarfile.open(parent / "charts/web.tgz", "w:gz") as archive:
         member = tarfile.TarInfo("web/templates/web.yaml")
         member.size = len(template)
         archive.addfile(member, io.BytesIO(template.encode()))
-    unstable.find(str(parent), [], "shop", render)
+    unstable.find(templates_of(parent), [], "shop", render)
     assert len(asked) == (2 if again else 0)
 
 
 def test_the_time_is_seen_to_change_though_it_is_told_in_seconds(tmp_path: Path) -> None:
-    chart = a_chart(tmp_path, '{{ now | date "150405" }}')
+    templates = templates_of(a_chart(tmp_path, '{{ now | date "150405" }}'))
 
     def render() -> list[Object]:
         return [config_map(at=time.strftime("%H%M%S"), stays="1")]
 
-    fields = unstable.find(chart, render(), "shop", render)
+    fields = unstable.find(templates, render(), "shop", render)
 
     assert fields == {("", "ConfigMap", "shop", "web"): {("data", "at")}}
 
 
 def test_where_the_name_of_a_field_is_random_all_around_it_is(tmp_path: Path) -> None:
-    chart = a_chart(tmp_path, "{{ randAlpha 5 }}")
-    fields = unstable.find(chart, [config_map(abcde="1")], "shop", lambda: [config_map(fghij="1")])
+    templates = templates_of(a_chart(tmp_path, "{{ randAlpha 5 }}"))
+    fields = unstable.find(templates, [config_map(abcde="1")], "shop", lambda: [config_map(fghij="1")])
 
     assert fields == {("", "ConfigMap", "shop", "web"): {("data",)}}
     assert unstable.as_shown([config_map(x="1")], "shop", fields)[0]["data"] == unstable.IN_ROWS

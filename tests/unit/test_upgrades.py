@@ -24,8 +24,9 @@ def test_a_chart_is_rendered_as_an_upgrade_where_that_makes_a_difference_and_is_
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    assert chart.tells_upgrades(str(tmp_path)) is expected
-    with chart._folder(str(tmp_path), is_upgrade=True) as folder:
+    loaded = chart.load(str(tmp_path))
+    assert loaded.tells_upgrades is expected
+    with chart._folder(loaded, is_upgrade=True) as folder:
         assert (Path(folder) / chart.FIRST_TEMPLATE).read_bytes() == chart.TELL_UPGRADE
         assert (Path(folder) / "templates/a.yaml").read_text() == template
     assert not Path(folder).exists()
