@@ -63,7 +63,7 @@ ETCD = Group(
     pins="control-plane",
     module="go.etcd.io/etcd/server/v3",
     packages={"etcd": "go.etcd.io/etcd/server/v3"},
-    minutes=0.6,
+    minutes=0.5,
 )
 KUBERNETES = Group(
     name="kubernetes",
@@ -73,7 +73,7 @@ KUBERNETES = Group(
         name: f"k8s.io/kubernetes/cmd/{name}"
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     },
-    minutes=6,
+    minutes=3.6,
     ldflags="-X k8s.io/component-base/version.gitVersion=v{version}"
     " -X k8s.io/component-base/version.gitMajor={major}"
     " -X k8s.io/component-base/version.gitMinor={minor}",
@@ -83,7 +83,7 @@ KWOK = Group(
     pins="control-plane",
     module="sigs.k8s.io/kwok",
     packages={name: f"sigs.k8s.io/kwok/cmd/{name}" for name in ("kwok", "kwokctl")},
-    minutes=1.2,
+    minutes=0.3,
 )
 PULUMI = Group(
     name="pulumi",
@@ -93,7 +93,7 @@ PULUMI = Group(
         "pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         "pulumi-language-python": "./pulumi-language-python",
     },
-    minutes=3.5,
+    minutes=2.4,
     version_args=("version",),
     newer_fits=True,
     ldflags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={version}",
@@ -109,7 +109,7 @@ KUBERNETES_PROVIDER = Group(
     pins="kubernetes-provider",
     module="github.com/pulumi/pulumi-kubernetes/provider/v4",
     packages={"pulumi-resource-kubernetes": "."},
-    minutes=5.5,
+    minutes=5,
 )
 
 # For tests alone: a client to compare with, and what the chart and the workflows are checked with.
