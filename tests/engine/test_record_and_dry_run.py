@@ -135,10 +135,10 @@ class Small:
             return plan_release(args, provider, self.api(), state)
 
     def _render(
-        self, folder: str, name: str, namespace: str, values: Any, provider: Any, *, is_upgrade: bool = False
+        self, of: chart.Chart, name: str, namespace: str, values: Any, provider: Any, *, is_upgrade: bool
     ) -> list[Any]:
         options = ["--is-upgrade"] if is_upgrade else []
-        manifest = self.run_helm("template", name, folder, *options, values=opened(values))
+        manifest = self.run_helm("template", name, of.path, *options, values=opened(values))
         return helm_yaml.load_all(manifest)
 
     def refusals(self) -> list[str]:
