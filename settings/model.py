@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -9,13 +10,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     SecretStr,
     StringConstraints,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from components.release.values import ABSENT, Path, get
 from settings.hidden_characters import hidden_in_variable, hidden_in_word
@@ -55,15 +58,26 @@ CONTROLLER_VALUES: tuple[Path, ...] = (
 what it knows, or goes by what the chart makes of their defaults."""
 
 
-def _form(pattern: str, name: str) -> AfterValidator:
-    """Return a check of text: it matches `pattern`, or the fault is that it is not `name`."""
+@dataclass(frozen=True)
+class Form:
+    """A check of text: it matches `pattern`, or the fault is that it is not `name`."""
 
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise PydanticCustomError("form", "{name}", {"name": name})
+    pattern: str
+    """As Python and ECMAScript read it: editors check it too, see `settings.schema`."""
+    name: str
+
+    def _check(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise PydanticCustomError("form", "{name}", {"name": self.name})
         return text
 
-    return AfterValidator(check)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        # To ECMAScript \w is ASCII; of what is beyond, only the settings know which are letters.
+        pattern = self.pattern.replace(r"\w", r"\w\u0080-\uffff")
+        return {**handler(core), "pattern": f"^{pattern}$", "patternErrorMessage": f"Not {self.name}."}
 
 
 def _without(hidden: Callable[[str], list[str]]) -> AfterValidator:
@@ -83,35 +97,35 @@ def _without(hidden: Callable[[str], list[str]]) -> AfterValidator:
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 DnsLabel = Annotated[
     str,
-    _form(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of at most 63 lower-case letters, digits and -"),
+    Form(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of at most 63 lower-case letters, digits and -"),
 ]
-EksName = Annotated[str, _form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster")]
-AccountId = Annotated[str, _form(r"[0-9]{12}", "an AWS account id, 12 digits")]
-Region = Annotated[str, _form(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", "an AWS region, as in eu-central-1")]
-RoleArn = Annotated[str, _form(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+", "the ARN of an IAM role")]
+EksName = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster")]
+AccountId = Annotated[str, Form(r"[0-9]{12}", "an AWS account id, 12 digits")]
+Region = Annotated[str, Form(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", "an AWS region, as in eu-central-1")]
+RoleArn = Annotated[str, Form(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+", "the ARN of an IAM role")]
 PolicyArn = Annotated[
-    str, _form(r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[!-~]+", "the ARN of an IAM policy")
+    str, Form(r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[!-~]+", "the ARN of an IAM policy")
 ]
 IamPath = Annotated[
     str,
-    _form(r"(?=.{1,512}\Z)/([!-.0-~]+/)*", "a path of IAM, as in /teams/shop/, of at most 512 characters"),
+    Form(r"(?=.{1,512}$)/([!-.0-~]+/)*", "a path of IAM, as in /teams/shop/, of at most 512 characters"),
 ]
 TagKey = Annotated[
     str,
-    _form(
-        r"(?!(?i:aws:))[\w .:/=+@-]{1,128}",
+    Form(
+        r"(?![aA][wW][sS]:)[\w .:/=+@-]{1,128}",
         "a tag's key for AWS: at most 128 letters, digits, blanks and _.:/=+-@, and no aws: before them",
     ),
 ]
 TagValue = Annotated[
     str,
-    _form(r"[\w .:/=+@-]{0,256}", "a tag's value for AWS: at most 256 letters, digits, blanks and _.:/=+-@"),
+    Form(r"[\w .:/=+@-]{0,256}", "a tag's value for AWS: at most 256 letters, digits, blanks and _.:/=+-@"),
 ]
-EnvName = Annotated[str, _form(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
-ImageTag = Annotated[str, _form(TAG_PATTERN, "a tag of a container image")]
+EnvName = Annotated[str, Form(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+ImageTag = Annotated[str, Form(TAG_PATTERN, "a tag of a container image")]
 Repository = Annotated[
     str,
-    _form(
+    Form(
         r"(https?|oci)://[!-~]+",
         "the address of a chart repository, as in https://aws.github.io/eks-charts",
     ),
@@ -129,10 +143,20 @@ class Model(BaseModel):
 class ClusterSettings(Model):
     """The cluster to deploy to: an EKS cluster by its name, or a context of a kube config."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"anyOf": [{"required": ["kubeconfig"]}, {"required": ["context"]}]},
+            "then": {"required": ["kubeconfig", "context"], "properties": {"eksClusterName": False}},
+            "else": {"required": ["eksClusterName"]},
+        }
+    )
+
     eks_cluster_name: EksName | None = None
+    """Name of an EKS cluster, in place of `kubeconfig` and `context`."""
     kubeconfig: NonEmpty | None = None
     """Path of a kube config, or several, separated by `:`; a relative path starts at the project."""
     context: NonEmpty | None = None
+    """A context of that kube config. The current one is never used."""
     moves_from: NonEmpty | None = None
     """The cluster that the stack is deployed to until now, by the id that the refusal of another one names:
     deploy to the new one, and delete what runs in that one."""
@@ -158,7 +182,9 @@ class AwsSettings(Model):
     """The AWS account and region that the stack belongs to, and what it makes there."""
 
     account_id: AccountId
+    """The account, in quotes; credentials of another one are refused."""
     region: Region
+    """The region of the cluster."""
     roles: RolesSettings = RolesSettings()
     tags: dict[TagKey, TagValue] = {}
     """Of what this stack makes in AWS. Its own of the same key do not count."""
@@ -168,13 +194,16 @@ class NamespaceAccessSettings(Model):
     """A group of users that may deploy to the namespace: a RoleBinding is made with it."""
 
     cluster_role: NonEmpty
+    """Name of the ClusterRole that the group gets in the namespace."""
     group: NonEmpty
+    """Name of the group."""
 
 
 class NamespaceSettings(Model):
     """The namespace of the application."""
 
     name: DnsLabel
+    """Name of the namespace."""
     mode: Literal["create", "existing"] = "create"
     """`create`: this stack owns it. `existing`: someone else does, and it only gets labels."""
     protect: bool = False
@@ -193,10 +222,17 @@ Identity = Literal["irsa", "pod-identity"]
 class PythonScriptSettings(Model):
     """The AWS role of python-script, in place of keys: one that exists, or one that this stack makes."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["roleArn"]}, {"required": ["policy"]}]}
+    )
+
     role_arn: RoleArn | None = None
+    """ARN of an IAM role that exists."""
     policy: dict[str, Any] | None = None
     """IAM policy document of a role that this stack makes."""
     identity: Identity = "irsa"
+    """How the script's pods get the role: `irsa`, by the cluster's OIDC provider, or `pod-identity`, by an
+    EKS Pod Identity association."""
 
     @model_validator(mode="after")
     def _require_one_role(self) -> "PythonScriptSettings":
@@ -212,7 +248,9 @@ class LoadBalancerControllerSettings(Model):
     """`install`: this stack owns it. `existing`: somebody else does; it is looked at and not touched.
     `auto-mode`: EKS Auto Mode has one of its own. `none`: no Ingress is served, and nothing looked at."""
     identity: Identity = "irsa"
+    """How the controller's pods get their role, as in `mern:pythonScript`."""
     chart_repository: Repository = "https://aws.github.io/eks-charts"
+    """Address of the repository with the controller's chart, `https://…` or `oci://…`."""
     values: dict[str, Any] = {}
     """Overrides of the values of the controller's chart, but for `CONTROLLER_VALUES`."""
 
@@ -221,11 +259,17 @@ class ChecksSettings(Model):
     """The checks before a deployment to EKS; each can be switched off."""
 
     ingress_class: bool = True
+    """The IngressClass is there, and of the controller that `mern:loadBalancerController` names."""
     group: bool = True
+    """The Ingresses that share the load balancer agree in what is its own."""
     subnets: bool = True
+    """Two zones have a subnet for the load balancer."""
     certificates: bool = True
+    """Each host has an issued certificate."""
     identity: bool = True
+    """The account knows the cluster's OIDC issuer, or the cluster has the agent of EKS Pod Identity."""
     metrics: bool = True
+    """With autoscalers in the chart, the cluster has a metrics server."""
 
 
 class ReleaseSettings(Model):
@@ -258,9 +302,13 @@ class StackConfig(Model):
     image_tag: ImageTag | None = None
     """Tag of all images that `values` gives none; absent: keep what runs."""
     mongodb_uri: Secret | None = None
+    """MongoDB's connection string, for the server and the script."""
     server_secrets: dict[EnvName, SecretVariable] = {}
+    """Secret environment variables of the server, name to text."""
     aws_access_key_id: Secret | None = None
+    """The script's AWS access key, where `mern:pythonScript` gives it no role."""
     aws_secret_access_key: Secret | None = None
+    """The other half of the script's AWS access key."""
     python_script: PythonScriptSettings | None = None
     load_balancer_controller: LoadBalancerControllerSettings = LoadBalancerControllerSettings()
     checks: ChecksSettings = ChecksSettings()

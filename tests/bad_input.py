@@ -331,19 +331,25 @@ def _left_out(text: str) -> set[str]:
     return keys
 
 
-def _settings_case(text: str) -> Case:
+def written(text: str) -> dict[str, Any]:
+    """Return the config of a stack file that has what `text` says, and is right in all else."""
     left_out = _left_out(text)
-    config: dict[str, Any] = {
-        key: yaml.safe_load(value) for key, value in RIGHT.items() if key not in left_out
-    }
-    if not text.startswith("without "):
-        config |= yaml.safe_load(text)
+    right = {key: yaml.safe_load(value) for key, value in RIGHT.items() if key not in left_out}
+    return right if text.startswith("without ") else right | yaml.safe_load(text)
+
+
+def parse(config: Mapping[str, Any]) -> Settings:
+    """Return the settings in the config of a stack file, in which `{secure: …}` holds the text itself."""
     secret = {key.removeprefix("mern:") for key, value in config.items() if '{"secure"' in json.dumps(value)}
     texts = {}
     for key, value in config.items():
         shown = _opened(value)
         texts[key.removeprefix("mern:")] = shown if isinstance(shown, str) else json.dumps(shown)
-    return Case(_shown(text), _refusal(lambda: Settings.parse(texts, secret, STACK)))
+    return Settings.parse(texts, secret, STACK)
+
+
+def _settings_case(text: str) -> Case:
+    return Case(_shown(text), _refusal(lambda: parse(written(text))))
 
 
 def _opened(value: Any) -> Any:
