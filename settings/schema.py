@@ -9,20 +9,18 @@ settings where that helps a reader of the file: a key has its prefix and a value
 text has quotes, and each text in `mern:serverSecrets` is encrypted.
 """
 
-import ast
 import json
 import re
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import griffe
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from components.release.values import Path as ValuePath
-from settings import model
 from settings.model import CONTROLLER_VALUES, PROJECT, SECRET_VALUES, StackConfig
 
 COMMAND = "python -m settings.schema"
@@ -114,23 +112,14 @@ def _is_single(value: Any) -> bool:
 def _of_settings() -> dict[str, Any]:
     made = StackConfig.model_json_schema(schema_generator=_Generator)
     definitions = {**made.pop("$defs"), StackConfig.__name__: made}
-    for (name, key), text in _docstrings():
-        if name in definitions:
-            definitions[name]["properties"][key]["description"] = text
-    return _complete(made, definitions)
-
-
-def _docstrings() -> Iterable[tuple[tuple[str, str], str]]:
-    """Yield the text below each field of the models, by the model's name and the key."""
-    for item in ast.parse(Path(model.__file__).read_text(encoding="utf-8")).body:
-        for pair in pairwise(item.body if isinstance(item, ast.ClassDef) else ()):
-            match item, *pair:
-                case (
-                    ast.ClassDef(name=name),
-                    ast.AnnAssign(target=ast.Name(id=field)),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    yield (name, to_camel(field)), " ".join(text.split())
+    models: Any = griffe.load("settings.model", search_paths=[CHART.parent])
+    for name, definition in definitions.items():
+        for field in models[name].attributes.values():
+            if field.docstring:
+                text = " ".join(field.docstring.value.split())
+                definition["properties"][to_camel(field.name)]["description"] = text
+    settings: dict[str, Any] = _complete(made, definitions)
+    return settings
 
 
 def _refuse(values: dict[str, Any], paths: Iterable[ValuePath]) -> None:

@@ -1,7 +1,8 @@
 """A `helm.v3.Release` that tells the truth. It serves any chart.
 
-    plan = plan_release(ReleaseArgs(chart="./chart", name="web", namespace="shop"), provider, api)
-    ChartRelease("web", plan, pulumi.ResourceOptions(provider=provider))
+    args = ReleaseArgs(chart="./chart", name="web", namespace="shop", values=values)
+    plan = plan_release(args, provider, Api(yaml.safe_load(kubeconfig)))
+    release = ChartRelease("web", plan, pulumi.ResourceOptions(provider=provider))
 
 `plan_release` renders the chart, reads what Helm has stored and asks the API server, before anything
 is registered: what cannot be deployed stops the program first. `ChartRelease` then registers the

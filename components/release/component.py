@@ -28,8 +28,9 @@ class ChartRelease(pulumi.ComponentResource):
     """A release of a chart, and the Kubernetes objects it consists of."""
 
     status: pulumi.Output[Any]
-    """What Helm says of the deployed release: revision, status, version of the chart. None where nothing is
-    deployed: in a `pulumi destroy --run-program` without one."""
+    """What Helm says of the deployed release: `revision`, `status`, `version` of the chart and the rest of a
+    Release's output `status`. None where nothing is deployed: in a `pulumi destroy --run-program` without
+    one."""
 
     def __init__(
         self,
@@ -42,9 +43,9 @@ class ChartRelease(pulumi.ComponentResource):
         """Register what `plan` holds.
 
         Args:
-            name: of the resources.
+            name: of the component and of its Release, in Pulumi's tree.
             plan: of `plan_release`.
-            opts: of the component.
+            opts: of the component; the provider is the one of the plan.
             before_delete: hooks of the Release; with any, `pulumi destroy` needs `--run-program`.
             after: hooks of the Release, for when it has been created or updated.
         """

@@ -32,11 +32,14 @@ class ApiError(ClusterError):
     """An HTTP error of the API server."""
 
     def __init__(self, code: int, status: Object) -> None:
-        self.code = code
+        self.code: int = code
         """The HTTP status."""
         self.reason: str = status.get("reason", "")
+        """A word of the API server for it, as `Invalid`; empty where it gives none."""
         self.message: str = status.get("message", "")
+        """What the API server says."""
         self.causes: list[Object] = (status.get("details") or {}).get("causes") or []
+        """What is wrong with which field: `details.causes` of Kubernetes' `Status`."""
         super().__init__(self.message or f"HTTP {code}")
 
 
@@ -51,11 +54,23 @@ class UnknownKindError(ClusterError):
 class Api:
     """The API server of one cluster.
 
+    Objects are mappings, as in a manifest. A path is that of the API, as `/api/v1/namespaces/shop`; `query`
+    holds the parameters after it, as `labelSelector`.
+
     Every method raises ClusterError: ApiError for an answer that is no success, and UnreachableError where
     there was none: no connection, no credentials, or such as are not accepted.
     """
 
     def __init__(self, kubeconfig: Mapping[str, Any], timeout: float = 10) -> None:
+        """Prepare to ask the cluster of a kube config's current context, as kubectl does.
+
+        Args:
+            kubeconfig: a kube config, parsed.
+            timeout: seconds that an answer may take.
+
+        Raises:
+            UnreachableError: its proxy cannot be used.
+        """
         self._timeout = timeout
         self._cluster = cluster_of(kubeconfig)
         try:
@@ -71,7 +86,7 @@ class Api:
         self._discovery: dict[str, Lock] = {}
 
     def get(self, path: str, accept: str = "application/json", **query: str) -> Object:
-        """Return what stands at `path`."""
+        """Return what stands at `path`, in the media type `accept`, which has to be one of JSON."""
         return self._send("GET", path, query, {"Accept": accept})
 
     def find(self, path: str, **query: str) -> Object | None:

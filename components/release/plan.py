@@ -67,11 +67,14 @@ class ReleasePlan:
     """A release that has been checked and may be registered; see `plan_release`."""
 
     args: ReleaseArgs
+    """Those given; `chart` is the path of the chart that was pulled."""
     api: Api
+    """Of the cluster."""
     description: str
-    """What Helm will record; see `description`."""
+    """What Helm will record: name, version and a digest of the chart's files, and what the release was made
+    over."""
     objects: list[dict[str, Any]]
-    """Those of the chart."""
+    """The chart's Kubernetes objects, as rendered."""
     secrets: Secrets = field(repr=False)
     """Those of `args.values`, and what stood in their place before."""
     notes: list[str] = field(default_factory=list)
@@ -120,13 +123,14 @@ class ReleasePlan:
 def plan_release(
     args: ReleaseArgs, provider: pulumi.ProviderResource, api: Api, state: StackState | None = None
 ) -> ReleasePlan:
-    """Render the chart, read Helm's record, ask the API server.
+    """Return what will be deployed: render the chart, read Helm's record, ask the API server. Nothing is
+    registered or changed.
 
     Args:
-        args: of the release.
-        provider: that deploys it.
-        api: of the cluster.
-        state: of this stack; it is read where it is not given.
+        args: the release.
+        provider: the Kubernetes provider that deploys it.
+        api: the cluster of that provider.
+        state: the state of this stack; it is read where it is not given.
 
     Raises:
         ChartError: the chart cannot be had or rendered, its schema refuses the values, or the API server

@@ -38,7 +38,7 @@ class StackState:
         return next(iter(self.of_types("pulumi:pulumi:Stack").values()), {})
 
     def of_types(self, *types: str) -> dict[str, Outputs]:
-        """Return the resources of a type, by URN.
+        """Return the outputs of the resources of a type, by URN.
 
         Args:
             types: those of the parents, the outermost first, and its own.

@@ -1,7 +1,6 @@
 """The component with a chart and a program of somebody else: those of docs/release.md."""
 
 import base64
-import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ from lightkube.generic_resource import create_global_resource
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
-from components.release import ReleaseArgs
 from sandbox.engine import PROJECT
 from tests.engine.conftest import Project
 from tests.stand_ins.chart_server import CANARIES, PASSWORD, USER, chart_server
@@ -261,13 +259,3 @@ def test_rows_dry_run_and_drift_are_true_of_all_that_charts_do(project: Project)
     }
     assert trial.row.startswith("| everything 0.1.0 | 11 + 8 hooks |")
     project.cluster.client.delete(CRDS, "gadgets.example.org")
-
-
-def test_the_documentation_names_every_argument_and_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\|", PAGE, re.MULTILINE))
-    expected = {}
-    for field in dataclasses.fields(ReleaseArgs):
-        has_factory = field.default_factory is not dataclasses.MISSING
-        default = {} if has_factory else field.default
-        expected[field.name] = "" if default is dataclasses.MISSING else str(default)
-    assert rows == expected
