@@ -150,6 +150,15 @@ def test_each_value_of_the_chart_can_be_overridden_by_itself() -> None:
         assert bool(fault(right(**values))) == (".".join(map(str, path)) in SECRET_VALUES), path
 
 
+def test_the_stack_files_in_the_documentation_keep_to_it() -> None:
+    text = "".join(page.read_text() for page in PROJECT.glob("docs/*.md"))
+    examples = re.findall(r"```yaml\n((?:config|mern:\w+):\n.+?)```", text, re.DOTALL)
+    assert examples
+    for example in examples:
+        config = yaml.safe_load(example)
+        assert fault({**right(), **config.get("config", config)}) == "", example
+
+
 # ---- what an editor explains
 
 
