@@ -185,9 +185,9 @@ def build(group: Group) -> Path:
 def _build_all(missing: Sequence[Group]) -> dict[str, Path]:
     programs: dict[str, Path] = {}
     if missing:
-        minutes = sum(group.minutes for group in missing)
+        minutes = math.ceil(sum(group.minutes for group in missing))
         names = ", ".join(name for group in missing for name in group.packages)
-        print(f"Building {names}: about {math.ceil(minutes)} min on two cores, once for all clones", flush=True)
+        print(f"Building {names}: about {minutes} min on two cores, once for all clones", flush=True)
         go = _go(names)
         for number, group in enumerate(missing, 1):
             programs |= _build(go, group, f"{number} of {len(missing)}")
