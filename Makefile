@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python -m
 SOURCES := __main__.py settings components docs operations sandbox tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status down env test test-fast bench check format pictures lock clean
+.PHONY: help up preview status down env test test-fast bench check format pictures lock package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{gsub(/[$$]+/, "$$"); printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,13 @@ lock: $(VENV)/dev ## Pin the Python packages anew, with hashes
 LOCK := -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links
 
+package: $(VENV)/dev ## Build the release component as a package of its own, into dist/
+	@rm -rf dist
+	@$(RUN) build --no-isolation --outdir dist package
+
 clean: ## Remove the sandbox and the virtual environment; built programs and your stack file stay
 	@if [ -x $(VENV)/bin/python ]; then $(RUN) sandbox clean; fi
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The virtual environment is made anew when the pins change.
 $(VENV)/bin/python:

@@ -5,6 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 from lightkube.generic_resource import create_global_resource
@@ -20,15 +23,37 @@ CRDS = create_global_resource(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
 )
 PAGE = (PROJECT / "docs/release.md").read_text()
+[PROGRAM, *_] = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+FROM_SOURCE = PROGRAM.replace("pulumi_chart_release", "components.release")
+
+
+def install_package(folder: Path) -> None:
+    """Have the built package in an environment of its own in `folder`, and nothing of this project there.
+
+    What the package needs is this environment's: a file names the place, which has no source of this project.
+    """
+    for name in ("components", "settings", "operations", ".venv"):
+        (folder / name).unlink()
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder)]
+    subprocess.run([*build, str(PROJECT / "package")], check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    venv.create(folder / ".venv", with_pip=False)
+    python = folder / ".venv/bin/python"
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder / ".venv")})
+    Path(packages, "needed.pth").write_text(sysconfig.get_path("purelib"))
+    absent = "import importlib.util as it; assert not it.find_spec('components'), it.find_spec('components')"
+    subprocess.run([str(python), "-c", absent], cwd=folder, check=True)
 
 
 def test_the_program_in_the_documentation_deploys_another_chart(project: Project) -> None:
+    """With the built package, as its users have it."""
     shutil.rmtree(project.folder / "chart")
     shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
-    block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
-    assert block
-    project.program(block[1])
+    project.program(PROGRAM)
+    install_package(project.folder)
     project.secrets = {"mern:token": "token-canary"}
     project.namespace = "shop"
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": "shop"}}))
@@ -74,9 +99,7 @@ def test_a_chart_of_a_private_registry_is_deployed_and_any_machine_takes_over(
     (source / "charts/part/templates/part.yaml").write_text(PART)
     shutil.rmtree(project.folder / "chart")
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
-    block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
-    assert block
-    text = block[1].replace('namespace="shop"', f'namespace="{project.namespace}"')
+    text = FROM_SOURCE.replace('namespace="shop"', f'namespace="{project.namespace}"')
     text = text.replace('"replicas": 2', '"replicas": 1, "part": {"text": "of the program"}')
     project.secrets = {"mern:token": "token-canary"}
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
@@ -199,9 +222,7 @@ def test_all_that_helm_waits_for_is_named_while_it_waits_and_when_it_has_given_u
     shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
     (project.folder / "chart/templates/everything.yaml").write_text(EVERYTHING)
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
-    block = re.search(r"```python\n(.+?)```", PAGE, re.DOTALL)
-    assert block
-    text = block[1].replace('namespace="shop"', f'namespace="{project.namespace}", timeout=4')
+    text = FROM_SOURCE.replace('namespace="shop"', f'namespace="{project.namespace}", timeout=4')
     project.program(text)
     project.secrets = {"mern:token": "token-canary"}
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))

@@ -101,6 +101,7 @@ def test_permissions_are_none_unless_a_job_needs_them(name: str) -> None:
             "deploy": {"contents": "read", "id-token": "write", "actions": "read"},
         },
         "drift": {"drift": {"contents": "read", "id-token": "write", "issues": "write"}},
+        "publish": {"build": {"contents": "read"}, "publish": {"id-token": "write"}},
         "environments": {
             job: {"contents": "read", "id-token": "write", "actions": "read", "pull-requests": "write"}
             for job in ("deploy", "remove", "sweep")
