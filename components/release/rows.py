@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import pulumi
 from pulumi.runtime.proto.resource_pb2 import RegisterResourceRequest
-from pulumi.runtime.settings import get_monitor, handle_grpc_error
+from pulumi.runtime.settings import _get_rpc_manager, get_monitor, handle_grpc_error
 
 from .manifest import Object, without_chart_version
 from .secrets import Secrets
@@ -59,7 +59,8 @@ def show(
             rows = requests(objects, urn, name, namespace, secrets)
             await asyncio.gather(*(asyncio.to_thread(_send, row) for row in rows))
 
-    pulumi.Output.from_input(register())  # the SDK waits for each Output before the program ends
+    # What the SDK waits for before a program ends, or a provider answers.
+    _get_rpc_manager().rpcs.append(asyncio.ensure_future(register()))
 
 
 def requests(

@@ -10,12 +10,13 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
 from lightkube.generic_resource import create_global_resource
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
 from sandbox.engine import PROJECT
-from tests.engine.conftest import Project
+from tests.engine.conftest import ENGINE, PROGRAM, Project
 from tests.stand_ins.chart_server import CANARIES, PASSWORD, USER, chart_server
 from tests.try_chart import try_chart
 
@@ -23,37 +24,46 @@ CRDS = create_global_resource(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
 )
 PAGE = (PROJECT / "docs/release.md").read_text()
-[PROGRAM, *_] = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
-FROM_SOURCE = PROGRAM.replace("pulumi_chart_release", "components.release")
+[DOCUMENTED, *_] = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+FROM_SOURCE = DOCUMENTED.replace("pulumi_chart_release", "components.release")
 
 
-def install_package(folder: Path) -> None:
-    """Have the built package in an environment of its own in `folder`, and nothing of this project there.
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the built package, and nothing of this project beside it.
 
     What the package needs is this environment's: a file names the place, which has no source of this project.
     """
-    for name in ("components", "settings", "operations", ".venv"):
-        (folder / name).unlink()
+    folder = tmp_path_factory.mktemp("package")
     build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder)]
     subprocess.run([*build, str(PROJECT / "package")], check=True, capture_output=True)
     [wheel] = folder.glob("*.whl")
-    venv.create(folder / ".venv", with_pip=False)
-    python = folder / ".venv/bin/python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps"]
+    home = folder / "venv"
+    venv.create(home, with_pip=False)
+    python = str(home / "bin/python")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps"]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    packages = sysconfig.get_path("purelib", vars={"base": str(folder / ".venv")})
+    packages = sysconfig.get_path("purelib", vars={"base": str(home)})
     Path(packages, "needed.pth").write_text(sysconfig.get_path("purelib"))
     absent = "import importlib.util as it; assert not it.find_spec('components'), it.find_spec('components')"
-    subprocess.run([str(python), "-c", absent], cwd=folder, check=True)
+    subprocess.run([python, "-c", absent], cwd=folder, check=True)
+    return home
 
 
-def test_the_program_in_the_documentation_deploys_another_chart(project: Project) -> None:
+def leave_the_package_alone(folder: Path, environment: Path) -> None:
+    """Have `environment` in the folder of a project, and nothing else that a program could import."""
+    for name in (*PROGRAM, ".venv"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / ".venv").symlink_to(environment)
+
+
+def test_the_program_in_the_documentation_deploys_another_chart(project: Project, environment: Path) -> None:
     """With the built package, as its users have it."""
     shutil.rmtree(project.folder / "chart")
     shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
-    project.program(PROGRAM)
-    install_package(project.folder)
+    leave_the_package_alone(project.folder, environment)
+    project.program(DOCUMENTED)
     project.secrets = {"mern:token": "token-canary"}
     project.namespace = "shop"
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": "shop"}}))
@@ -79,6 +89,69 @@ def test_the_program_in_the_documentation_deploys_another_chart(project: Project
     assert again.changes == set(), again.output
     assert "drift" not in again.output
     project.cluster.client.delete(Namespace, "shop")
+
+
+REMOTE = """
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+
+class Release(pulumi.ComponentResource):
+    def __init__(self, name, inputs, opts):
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(version="0.1.0"))
+        super().__init__("chart-release:index:Release", name, {**inputs, "status": None}, opts, remote=True)
+
+
+parent = pulumi.ComponentResource("shop:index:Shop", "shop")
+kubeconfig = pulumi.Output.secret(Path("kubeconfig").read_text())
+token = pulumi.Config().require_secret("token")
+inputs = {
+    "kubeconfig": kubeconfig,
+    "chart": "./chart",
+    "namespace": "NAMESPACE",
+    "values": {"replicas": 1, "greeting": pulumi.Output.concat("token ", token), "token": token},
+}
+cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig)
+web = Release("web", {**inputs, "name": "web"}, pulumi.ResourceOptions(parent=parent, provider=cluster))
+Release("api", {**inputs, "name": "api", "showObjects": False}, pulumi.ResourceOptions())
+pulumi.export("revision", web.status["revision"])
+"""
+"""A program as those of other languages: it tells the engine what SDKs of the provider tell it."""
+
+
+def test_a_program_of_another_language_has_a_release_by_the_provider(
+    project: Project, environment: Path
+) -> None:
+    shutil.rmtree(project.folder / "chart")
+    shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
+    shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
+    leave_the_package_alone(project.folder, environment)
+    ENGINE.put_plugin("chart-release", "0.1.0", environment / "bin/pulumi-resource-chart-release")
+    project.program(REMOTE.replace("NAMESPACE", project.namespace))
+    project.secrets = {"mern:token": "token-canary"}
+    project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
+
+    run = project.up("--diff")
+    assert run.ok, run.output
+    assert run.object_changes == {("create", f"{kind} web") for kind in ("Secret", "ConfigMap", "Deployment")}
+    assert project.get(Deployment, "web").status.availableReplicas == 1
+    for name in ("web", "api"):
+        assert project.get(ConfigMap, name).data == {"greeting": "token token-canary"}
+    assert project.outputs()["revision"] == 1
+    for text in (run.output, run.events, project.raw_state()):
+        assert "canary" not in text
+
+    # It finds its releases in the state, also below a parent; each message is its own.
+    project.edit("templates/web.yaml", "replicas: {{ .Values.replicas }}", "replicas: {{ .Values.token }}")
+    run = project.preview()
+    assert not run.ok
+    refusal, _, below = run.output.partition("the API server refuses 1 object of release ")
+    assert refusal.endswith(("resource 'web' has a problem: ", "resource 'api' has a problem: ")), run.output
+    assert "exists already" not in run.output
+    assert "[secret]" in below
+    assert "canary" not in run.output
 
 
 PART = """

@@ -1,6 +1,12 @@
 """The messages that register rows."""
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime.stack import wait_for_rpcs
 
 from components.release import rows
 from components.release.manifest import in_their_scope
@@ -38,6 +44,27 @@ def test_a_row_depends_on_the_release_and_inherits_nothing_of_it() -> None:
     assert message.HasField("protect")
     assert message.HasField("retainOnDelete")
     assert (message.protect, message.retainOnDelete) == (False, False)
+
+
+def test_the_sdk_waits_for_rows_before_a_program_ends_and_before_a_provider_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a provider it waits for calls alone, and not for Outputs."""
+    sent: list[Any] = []
+    monkeypatch.setattr(rows, "_send", sent.append)
+
+    async def slowly() -> str:
+        await asyncio.sleep(0.01)
+        return RELEASE
+
+    async def construct() -> None:
+        release = SimpleNamespace(urn=pulumi.Output.from_input(slowly()))
+        item = {"apiVersion": "v1", "kind": "ConfigMap"}
+        rows.show([item], release=release, name="web", namespace="shop", secrets=Secrets())
+        await wait_for_rpcs(await_all_outstanding_tasks=False)
+
+    asyncio.run(construct())
+    assert [row.parent for row in sent] == [RELEASE]
 
 
 def test_what_a_key_hides_is_one_secret() -> None:
