@@ -16,7 +16,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
 
 from sandbox.engine import PROJECT
-from tests.engine.conftest import ENGINE, PROGRAM, Project
+from tests.engine.conftest import PROGRAM, Project
 from tests.stand_ins.chart_server import CANARIES, PASSWORD, USER, chart_server
 from tests.try_chart import try_chart
 
@@ -25,6 +25,7 @@ CRDS = create_global_resource(
 )
 PAGE = (PROJECT / "docs/release.md").read_text()
 [DOCUMENTED, *_] = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+[PLUGINS, *_] = re.findall(r"```yaml\n(plugins:\n.+?)```", PAGE, re.DOTALL)
 FROM_SOURCE = DOCUMENTED.replace("pulumi_chart_release", "components.release")
 
 
@@ -100,7 +101,6 @@ import pulumi_kubernetes as kubernetes
 
 class Release(pulumi.ComponentResource):
     def __init__(self, name, inputs, opts):
-        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(version="0.1.0"))
         super().__init__("chart-release:index:Release", name, {**inputs, "status": None}, opts, remote=True)
 
 
@@ -128,7 +128,8 @@ def test_a_program_of_another_language_has_a_release_by_the_provider(
     shutil.copytree(PROJECT / "tests/charts/web", project.folder / "chart")
     shutil.copy(project.cluster.kubeconfig, project.folder / "kubeconfig")
     leave_the_package_alone(project.folder, environment)
-    ENGINE.put_plugin("chart-release", "0.1.0", environment / "bin/pulumi-resource-chart-release")
+    with (project.folder / "Pulumi.yaml").open("a") as file:
+        file.write(PLUGINS)
     project.program(REMOTE.replace("NAMESPACE", project.namespace))
     project.secrets = {"mern:token": "token-canary"}
     project.cluster.client.create(Namespace.from_dict({"metadata": {"name": project.namespace}}))
