@@ -44,7 +44,6 @@ INPUTS: dict[str, Any] = {
 }
 """The type of each input by its name in Python."""
 DESCRIPTIONS = {
-    "namespace": "Namespace of the release; it has to exist when Helm starts.",
     "values": "The chart's values. What is a secret of Pulumi among them stays one; it has to be a text.",
     "kubeconfig": "The kube config of the cluster, as text. Its current context is used.",
 }
