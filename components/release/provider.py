@@ -7,11 +7,14 @@ in Python does, whichever language the program is in.
 import ast
 import inspect
 import json
+import os
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from itertools import pairwise
+from threading import Thread
 from typing import Any, get_type_hints
 
 import pulumi
@@ -53,6 +56,9 @@ COMMANDS = {
     "unlock_command": "set unlockRevision to {revision}",
 }
 """How a user sets what messages tell to set."""
+
+LOOK_AT_ENGINE = 0.5
+"""Seconds between two looks at whether the engine is still there."""
 
 
 class Release(pulumi.ComponentResource):
@@ -225,6 +231,19 @@ def _camel(name: str) -> str:
     return re.sub("_(.)", lambda found: found[1].upper(), name)
 
 
+def end_with_the_engine() -> None:
+    """End this process when the one that has started it is gone: a killed engine does not say so."""
+    engine = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == engine:
+            time.sleep(LOOK_AT_ENGINE)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Serve the engine, whose address is the first argument."""
+    end_with_the_engine()
     provider.main(ReleaseProvider(metadata.version("pulumi-chart-release")), sys.argv[1:])

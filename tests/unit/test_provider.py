@@ -1,8 +1,14 @@
 """The provider for programs in other languages, without an engine: its inputs and its schema."""
 
 import asyncio
+import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +20,7 @@ from pulumi.output import UNKNOWN
 from components.release import ReleaseArgs, ReleaseError
 from components.release.provider import RELEASE, ReleaseProvider, api_of, plain_inputs
 from components.release.secrets import opened
+from sandbox.control_plane import is_alive
 from sandbox.engine import PROJECT
 
 
@@ -101,3 +108,20 @@ def test_the_programs_that_are_documented_use_inputs_of_the_schema() -> None:
     assert used["type"] == RELEASE
     for given in (set(used["properties"]), set(re.findall(r"^  (\w+):", typescript, re.MULTILINE))):
         assert set(described["requiredInputs"]) <= given <= described["inputProperties"].keys()
+
+
+def test_the_process_ends_when_whoever_has_started_it_is_killed() -> None:
+    """The SDK's server of a provider does not look."""
+    provider = "from components.release import provider; import time; provider.end_with_the_engine(); "
+    child = [sys.executable, "-c", provider + "print(flush=True); time.sleep(60)"]
+    engine = f"p = Popen({child!r}, stdout=PIPE, stderr=DEVNULL); p.stdout.readline(); print(p.pid)"
+    start = [sys.executable, "-c", f"from subprocess import *; {engine}"]
+    process = int(subprocess.run(start, cwd=PROJECT, check=True, capture_output=True).stdout)
+    try:
+        give_up = time.monotonic() + 20
+        while is_alive(process):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
