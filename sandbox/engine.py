@@ -54,6 +54,11 @@ class Engine:
         """The file with the passphrase that encrypts secrets."""
         return self.folder / "passphrase"
 
+    @property
+    def _version(self) -> Path:
+        """The file with the version of the Kubernetes provider."""
+        return self.folder / "provider-version"
+
     def environment(self) -> dict[str, str]:
         """Return the variables that lead any `pulumi` to this backend and to the plugins of its home."""
         return {
@@ -68,6 +73,8 @@ class Engine:
             **without_proxy(),
             # Plugins are those of this home, whatever lies on PATH.
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
+            # What components/release goes by; without it, by the version of the SDK.
+            **({"RELEASE_PROVIDER_VERSION": self._version.read_text()} if self._version.exists() else {}),
         }
 
     def prepare(self) -> str:
@@ -84,6 +91,7 @@ class Engine:
         wanted = _wanted_version("kubernetes")
         plugin, version, where = _provider(self, wanted)
         self.put_plugin("kubernetes", wanted, plugin)
+        self._version.write_text(version)
         return f"Kubernetes provider {version} ({where})"
 
     def put_plugin(self, name: str, version: str, program: Path) -> None:

@@ -19,6 +19,7 @@ import yaml
 
 from . import chart_files, helm_yaml
 from .errors import ChartError
+from .kubernetes_provider import keeps_nulls
 from .manifest import flattened, without_nulls
 from .secrets import Secrets, opened
 from .values import dotted, leaves, map_leaves, whole
@@ -165,7 +166,7 @@ def render(
                 "path": str(folder.parent),
                 "release_name": name,
                 "namespace": namespace,
-                "values": without_nulls(opened(values)),  # as the engine passes them on
+                "values": opened(values) if keeps_nulls() else without_nulls(opened(values)),
                 "skip_crd_rendering": True,
             }
             answer = pulumi.runtime.invoke(

@@ -7,6 +7,7 @@ import pulumi
 
 from . import rows
 from .hooks import Hooks
+from .kubernetes_provider import keeps_nulls
 from .plan import COMPONENT, RELEASE, ReleasePlan
 from .secrets import Messages, marked
 
@@ -16,8 +17,6 @@ _SAFELY: Mapping[str, Any] = {
     # Only a deployment whose objects are ready counts.
     "skipAwait": False,
     "createNamespace": False,
-    # Else the provider takes empty lists out of the values, and the chart's own stand there.
-    "allowNullValues": True,
     # Acts on a first install only, over what a killed one left; refuses over a deployed one.
     "replace": True,
 }
@@ -85,6 +84,7 @@ class ChartRelease(pulumi.ComponentResource):
                 "description": plan.description,
                 "timeout": args.timeout,
                 **_SAFELY,
+                **({} if keeps_nulls() else {"allowNullValues": True}),
                 "compat": "true",  # what the typed resource adds
                 "status": None,  # an output
             },

@@ -28,6 +28,7 @@ from .args import ReleaseArgs
 from .errors import ChartError, ReleaseError
 from .findings import Finding, texts_of, unchecked_notes
 from .kubernetes_api import Api, ApiError, ClusterError, UnreachableError
+from .kubernetes_provider import keeps_nulls
 from .manifest import (
     Object,
     by_key,
@@ -171,7 +172,8 @@ def plan_release(
         raise type(error)(plan.secrets.mask(str(error))) from None
     if secrets.not_sought:
         plan.notes.append(note_on_weak(secrets.not_sought))
-    if nulls := [dotted(path) for path, value in leaves(args.values) if value is None]:
+    nulls = [dotted(path) for path, value in leaves(args.values) if value is None]
+    if nulls and not keeps_nulls():
         plan.notes.append(f"null does not reach Helm, and the chart's own values stay: {', '.join(nulls)}")
     plan.notes += nearly_full + ([pulled] if pulled else [])
     if not args.show_objects:

@@ -480,7 +480,6 @@ def test_the_release_waits_for_the_controller() -> None:
         "maxHistory": 10,
         "skipAwait": False,
         "createNamespace": False,
-        "allowNullValues": True,
         "replace": True,
     }
     assert (values["clusterName"], values["region"], values["vpcId"]) == (

@@ -277,6 +277,24 @@ def in_the_open(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [("4.25.0", False), ("4.29.1", False), ("4.30.0", True), ("5.0.0a1", True), ("", True)],
+)
+def test_a_null_among_the_values_is_rendered_as_the_providers_version_deploys_it(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, version: str, kept: bool
+) -> None:
+    monkeypatch.setenv("RELEASE_PROVIDER_VERSION", version)
+    values = {**stack_file("local")["mern:values"], "mernClient": {"resources": {"limits": None}}}
+    recording = succeeded(deploy("local", change={"mern:values": values}))
+
+    [call] = [call for call in recording.calls if call.token == TEMPLATE][:1]
+    resources = json.loads(call.args["jsonOpts"])["values"]["mernClient"]["resources"]
+    assert resources == ({"limits": None} if kept else {})
+    # Where it is deprecated, it is a warning in each run.
+    assert release(recording).inputs.get("allowNullValues") == (None if kept else True)
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_release_is_deployed_the_same_way_in_every_stack(stack: str, deploy: Deploy) -> None:
     inputs = release(succeeded(deploy(stack))).inputs
@@ -293,7 +311,6 @@ def test_the_release_is_deployed_the_same_way_in_every_stack(stack: str, deploy:
         "maxHistory": 10,
         "skipAwait": False,
         "createNamespace": False,
-        "allowNullValues": True,
         "compat": "true",
     }
 
