@@ -28,7 +28,13 @@ def main(arguments: list[str] | None = None, open_stack: Callable[[str], Any] | 
     for purpose in (ci, environments, promotion, rollback, migration):
         purpose.add(commands)
     args = parser.parse_args(arguments)
-    return int(args.run(args, open_stack or _open_stack))
+    try:
+        return int(args.run(args, open_stack or _open_stack))
+    except FileNotFoundError as error:
+        if error.filename != "pulumi":
+            raise
+        print("error: there is no `pulumi` on PATH: https://www.pulumi.com/docs/install", file=sys.stderr)
+        return 1
 
 
 def _open_stack(name: str) -> Any:

@@ -19,6 +19,15 @@ from settings import IMAGE_TAG_VARIABLE, IMAGES_VARIABLE, AwsSettings, ClusterSe
 PROJECT = Path(__file__).parent.parent
 
 
+class _Workspace(auto.LocalWorkspace):
+    """The project, with the stack that `pulumi` takes where none is named left as it is."""
+
+    def select_stack(self, stack_name: str) -> None:
+        """Only look whether it is there."""
+        command = ["stack", "--show-name", "--stack", stack_name]
+        self.pulumi_command.run(command, self.work_dir, self.env_vars)
+
+
 def open_stack(name: str) -> auto.Stack:
     """Open the stack `name` of the backend that PULUMI_BACKEND_URL or `pulumi login` names.
 
@@ -26,7 +35,7 @@ def open_stack(name: str) -> auto.Stack:
         CommandError: the backend is not reached, or has no such stack.
         FileNotFoundError: there is no `pulumi` on PATH.
     """
-    return auto.select_stack(name, work_dir=str(PROJECT))
+    return auto.Stack.select(name, _Workspace(work_dir=str(PROJECT)))
 
 
 def secrets_in(config: auto.ConfigMap, name: str = "") -> Secrets:

@@ -99,6 +99,22 @@ DnsLabel = Annotated[
     str,
     Form(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of at most 63 lower-case letters, digits and -"),
 ]
+_QUALIFIED = (
+    r"((?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+LabelKey = Annotated[str, Form(_QUALIFIED, "the key of a label, as in example.com/team")]
+LabelValue = Annotated[
+    str,
+    Form(
+        r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?",
+        "the value of a label: at most 63 letters, digits and -_. with a letter or digit at both ends",
+    ),
+]
+QuotaKey = Annotated[str, Form(_QUALIFIED, "the name of a resource, as in requests.memory")]
+Quantity = Annotated[
+    str, Form(r"[0-9]+(\.[0-9]+)?([mkMGTPE]|[KMGTPE]i|[eE][0-9]+)?", "a quantity, as in 10, 500m or 2Gi")
+]
 EksName = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster")]
 AccountId = Annotated[str, Form(r"[0-9]{12}", "an AWS account id, 12 digits")]
 Region = Annotated[str, Form(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", "an AWS region, as in eu-central-1")]
@@ -208,9 +224,9 @@ class NamespaceSettings(Model):
     """`create`: this stack owns it. `existing`: someone else does, and it only gets labels."""
     protect: bool = False
     """Refuse to delete it (with everything in it) until this is switched off."""
-    labels: dict[str, str] = {}
+    labels: dict[LabelKey, LabelValue] = {}
     """Further labels, as `pod-security.kubernetes.io/enforce`."""
-    quota: dict[str, str] = {}
+    quota: dict[QuotaKey, Quantity] = {}
     """What all pods together may have: `hard` of a ResourceQuota; empty: no quota."""
     access: NamespaceAccessSettings | None = None
     """For those who may make a namespace, and read Secrets in no other than their own."""

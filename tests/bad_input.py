@@ -59,9 +59,14 @@ VALUES_OF = {
     "loadBalancerController.chartRepository": "https://aws.github.io/eks-charts",
     "loadBalancerController.identity": "irsa",
     "loadBalancerController.mode": "none",
+    "namespace.access.clusterRole": "mern-environment",
+    "namespace.access.group": "mern:environments",
+    "namespace.labels.team": "web",
     "namespace.mode": "existing",
     "namespace.name": "shop",
     "namespace.protect": "false",
+    "namespace.quota.pods": "10",
+    "namespace.quota.requests.memory": "2Gi",
     "pythonScript.roleArn": "arn:aws:iam::111111111111:role/etl",
     "release.dryRun": "true",
     "release.showObjects": "false",
@@ -119,6 +124,18 @@ mern:namespace: {name: a-name-that-is-longer-than-the-sixty-three-characters-of-
 mern:namespace: {name: 5}
 mern:namespace: {name: shop, mode: crate}
 mern:namespace: {name: shop, protect: "yes"}
+mern:namespace: {name: shop, labels: [team]}
+mern:namespace: {name: shop, labels: {team: 5}}
+mern:namespace: {name: shop, labels: {team: "shop and web"}}
+mern:namespace: {name: shop, labels: {"the team": shop}}
+mern:namespace: {name: shop, quota: 10}
+mern:namespace: {name: shop, quota: {pods: 10}}
+mern:namespace: {name: shop, quota: {requests.memory: 2GB}}
+mern:namespace: {name: shop, quota: {"requests memory": 2Gi}}
+mern:namespace: {name: shop, access: mern-environment}
+mern:namespace: {name: shop, access: {clusterRole: mern-environment}}
+mern:namespace: {name: shop, access: {clusterRole: mern-environment, group: ""}}
+mern:namespace: {name: shop, access: {clusterRole: mern-environment, groups: [mern]}}
 mern:values: [1]
 mern:values: {mernServer: {mongodbUri: mongodb://hidden-credential}}
 mern:values: {mernServer: {secrets: {JWT_SECRET: hidden-credential}}}
@@ -164,6 +181,21 @@ mern:loadBalancerController: {mode: install}
 mern:pythonScript: {policy: {Version: "2012-10-17", Statement: []}}
 mern:pythonScript: {roleArn: "arn:aws:iam::111111111111:role/etl", identity: pod-identity}
 """
+
+IMAGES = """
+mernServer
+mernServer=
+Server=ghcr.io/shop/server:1.4.2
+mernServer=ghcr.io/shop/server
+mernServer=ghcr.io/Shop/server:1.4.2
+mernServer=https://ghcr.io/shop/server:1.4.2
+mernServer=ghcr.io/shop/server:1.4.2,mernClient=ghcr.io/shop/client:1.4.2
+mernServer=ghcr.io/shop/server@sha256:0123abc
+mernServer=ghcr.io/shop/server@sha512:0123abc
+mernServer=ghcr.io/shop/server:1.4.2
+mernServer=sha256:{} mernServer=sha256:{}
+""".format("0" * 64, "1" * 64)
+"""Read by the program with a right config; each line is what `--image` is given."""
 
 # ---- the same by way of a file, because YAML or the engine makes something else of what is written
 
@@ -317,6 +349,15 @@ def settings_cases() -> list[Case]:
     return [_settings_case(text) for text in settings_texts()]
 
 
+def image_cases() -> list[Case]:
+    """Return the cases of wrong images of a run."""
+    right = {key: yaml.safe_load(value) for key, value in RIGHT.items()}
+    return [
+        Case(f'--image "{text}"', _refusal(lambda text=text: parse(right, run_images=text)))
+        for text in lines(IMAGES)
+    ]
+
+
 def settings_texts() -> list[str]:
     """Return the configs that the program refuses, as a user writes them."""
     laptop = [f"{LAPTOP}\n{text}" for text in lines(NEEDS_EKS)]
@@ -338,14 +379,11 @@ def written(text: str) -> dict[str, Any]:
     return right if text.startswith("without ") else right | yaml.safe_load(text)
 
 
-def parse(config: Mapping[str, Any]) -> Settings:
+def parse(config: Mapping[str, Any], run_images: str = "") -> Settings:
     """Return the settings in the config of a stack file, in which `{secure: …}` holds the text itself."""
     secret = {key.removeprefix("mern:") for key, value in config.items() if '{"secure"' in json.dumps(value)}
-    texts = {}
-    for key, value in config.items():
-        shown = _opened(value)
-        texts[key.removeprefix("mern:")] = shown if isinstance(shown, str) else json.dumps(shown)
-    return Settings.parse(texts, secret, STACK)
+    texts = {key.removeprefix("mern:"): _as_text(_opened(value)) for key, value in config.items()}
+    return Settings.parse(texts, secret, STACK, run_images=run_images)
 
 
 def _settings_case(text: str) -> Case:
@@ -357,6 +395,10 @@ def _opened(value: Any) -> Any:
     if isinstance(value, dict):
         return value["secure"] if set(value) == {"secure"} else {k: _opened(v) for k, v in value.items()}
     return value
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _shown(text: str) -> str:
@@ -673,6 +715,7 @@ def sections(folder: Path, tools: Path) -> dict[str, list[Case]]:
     return {
         "The stack's config": settings_cases(),
         "What YAML makes of it": files.cases(),
+        "The images of a run": image_cases(),
         "The command": files.commands(),
         "The kube config": list(kubeconfig_cases()),
         "AWS, EKS and the load balancer controller": [

@@ -89,8 +89,13 @@ def _add_up(actions: Any) -> None:
 def _up(args: argparse.Namespace, environments: Any) -> int:
     from operations.environments import listing, report
 
-    set_images(args)
     name = environments.template.name_of(args.number)
+    # A build can take longer than the pull request is open, and a run can be started again.
+    if (state := _state(github_of_run(), args.number)) != "open":
+        print(f"{name} is not deployed: pull request {args.number} is {state}")
+        _write(args, report.of_closed(name, state))
+        return 0
+    set_images(args)
     run = environments.up(args.number)
     serving = environments.look(name)[name]
     print("\n".join(["", f"{name}  {serving.state}", *listing.facts(serving)]))
@@ -152,6 +157,8 @@ def _sweep(args: argparse.Namespace, environments: Any) -> int:
                 print(f"{item.name} stays")
             elif args.dry_run:
                 print(f"{item.name} would be removed: {reason}")
+            elif environments.read().get(item.number) != item:  # the ones before it took their time
+                print(f"{item.name} stays: it was deployed to meanwhile")
             else:
                 print(f"{item.name} is removed: {reason}", flush=True)
                 is_well = _remove(item, environments, reason, github, args.summary) and is_well
@@ -173,30 +180,42 @@ def _github() -> Any:
         return None
 
 
+def _state(github: Any, number: int) -> str:
+    """Return whether a pull request is open, closed or merged; open where that is not known.
+
+    Raises:
+        GitHubError: GitHub does not say.
+    """
+    from operations.ci.github import state_of_pull_request
+
+    return state_of_pull_request(github, number) if github else "open"
+
+
 def _reason_to_remove(item: Any, template: Any, github: Any) -> str:
     """Return why an environment goes, as the end of a sentence; empty where it stays.
 
     Raises:
         GitHubError: it has not lived for too long, and whether its pull request is open is not known.
     """
-    from operations.ci.github import state_of_pull_request
-
     if item.is_older_than(template.days, datetime.now(UTC)):
         return f"nothing was deployed to it for {template.days} days"
-    state = state_of_pull_request(github, item.number) if github else "open"
+    state = _state(github, item.number)
     return "" if state == "open" else f"pull request {item.number} is {state}"
 
 
 def _remove(item: Any, environments: Any, reason: str, github: Any, summary: Path | None) -> bool:
     """Remove an environment and say so on its pull request; return whether that is done."""
-    from operations.ci.github import comment, footer
+    from operations.ci.github import GitHubError, comment, footer
     from operations.environments import report
 
     run = environments.down(item.number)
     text = report.of_down(run, item.name, reason)
     append(summary, text)
     if github:
-        comment(github, item.number, item.name, text + footer(github))
+        try:
+            comment(github, item.number, item.name, text + footer(github))
+        except GitHubError as error:  # as on a pull request whose conversation is locked
+            print(f"{item.name}: no comment was written: {error}", file=sys.stderr)
     return run is None or bool(run.ok)
 
 

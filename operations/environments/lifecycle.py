@@ -4,9 +4,12 @@ The deployment is that of every other stack: the same program, settings and chec
 the engine. A run that was killed leaves nothing that the next command does not go on from.
 """
 
+import contextlib
+import fcntl
 import json
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +70,47 @@ class Environments:
         """Deploy the environment of a pull request; make it where it is not there, or is there by half.
 
         Raises:
-            EnvironmentsError: there are as many as there may be.
+            EnvironmentsError: there are as many as there may be, its namespace is somebody else's, or another
+                process of this folder works on it.
+            ClusterError: the cluster does not answer, or refuses.
             CommandError: its stack or its config cannot be made.
         """
-        name, known = self.template.name_of(number), self.read()
+        name = self.template.name_of(number)
+        with _alone(name):
+            return self._deploy(number, name)
+
+    def _deploy(self, number: int, name: str) -> Run:
+        known = self.read()
         is_new = number not in known
         if is_new and len(known) >= self.template.most:
             raise EnvironmentsError(self._too_many(known))
+        if is_new:
+            self._require_no_namespace(name)
         stack = self._made(number, is_new=is_new)
         if is_new:
             run = deploy.run(stack, "up", self._github, is_alone=True)
+            if not run.ok and not _has_made_anything(stack.export_stack().deployment or {}):
+                self._remove_stack(name, "--force")  # of a run that was refused nothing stays
         else:
             run = self._go_on(stack, name, "up")
-        if not run.ok and self._has_faults(run, name):
+        if not run.ok and any("pulumi config " in text for text in run.errors):
             run.errors.append(
                 f"The config of {name} is a copy of that in {self.template.file}: mend it there, by the same "
                 f"commands with --stack {self.template.name}"
             )
+            print(run.errors[-1], file=sys.stderr)
         return run
+
+    def _require_no_namespace(self, name: str) -> None:
+        """Refuse a namespace of somebody else before there is a stack: with one, the next `up` would take the
+        namespace for its own, and `down` delete it."""
+        api = self._api(self._stack)
+        self._wait_while_terminating(api, name)
+        if api.find(f"/api/v1/namespaces/{name}") is not None:
+            raise EnvironmentsError(
+                f"namespace {name} is there, and no stack {name} that has made it. If it is nobody's\n"
+                f"    kubectl delete namespace {name}"
+            )
 
     def _too_many(self, known: dict[int, Environment]) -> str:
         oldest = min(known.values(), key=lambda item: (item.changed is not None, item.changed))
@@ -99,7 +125,7 @@ class Environments:
         name = self.template.name_of(number)
         self._write_beside(name)
         if is_new:
-            self._stack.workspace.create_stack(name)
+            self._pulumi("stack", "init", name, "--no-select")
         self._pulumi("config", "cp", "--stack", self.template.name, "--dest", name)
         stack, file = self._open(name), stack_file.read(name)
         with_number = {
@@ -123,11 +149,15 @@ class Environments:
         with history and backups; None where there is none.
 
         Raises:
-            EnvironmentsError: its namespace does not go.
+            EnvironmentsError: its namespace does not go, or another process of this folder works on it.
             ClusterError: the cluster does not answer, or refuses.
             CommandError: its stack or its config cannot be read.
         """
         name = self.template.name_of(number)
+        with _alone(name):
+            return self._destroy(number, name)
+
+    def _destroy(self, number: int, name: str) -> Run | None:
         if number not in self.read():
             return None
         stack = self._as_deployed(number)
@@ -138,7 +168,7 @@ class Environments:
             run = self._go_on(stack, name, "destroy")
         if run.ok:
             self._remove_namespace(self._api(stack), name)
-            self._pulumi("stack", "rm", name, "--yes", "--remove-backups")
+            self._remove_stack(name)
         return run
 
     def _go_on(self, stack: auto.Stack, name: str, command: str) -> Run:
@@ -203,9 +233,37 @@ class Environments:
         """Return whether the program refuses the config."""
         return any(f"in the config of stack {name} " in text for text in run.errors)
 
+    def _remove_stack(self, name: str, *options: str) -> None:
+        self._pulumi("stack", "rm", name, "--yes", "--remove-backups", *options)
+
     def _pulumi(self, *arguments: str) -> None:
         workspace = self._stack.workspace
         workspace.pulumi_command.run([*arguments], workspace.work_dir, workspace.env_vars)
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold an environment in this folder: two processes would write its stack file at the same time.
+
+    Raises:
+        EnvironmentsError: another one holds it.
+    """
+    file = Path(f"Pulumi.{name}.lock")
+    with file.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentsError(f"another command is at work on {name} in this folder") from None
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _has_made_anything(deployment: Mapping[str, Any]) -> bool:
+    """Return whether a state holds a resource that is not the engine's own."""
+    resources = deployment.get("resources") or []
+    return any(item.get("custom") and not item["type"].startswith("pulumi:") for item in resources)
 
 
 def _first_in_namespace(deployment: Mapping[str, Any], name: str) -> str:

@@ -35,6 +35,11 @@ def of_up(run: Run, name: str, serving: Serving, template: Template, now: dateti
     return page.text
 
 
+def of_closed(name: str, state: str) -> str:
+    """Return the report of an environment that is not deployed, since its pull request is `state`."""
+    return f"### Environment {code(name)} is not deployed: the pull request is {state}\n"
+
+
 def of_down(run: Run | None, name: str, reason: str = "") -> str:
     """Return the report of a removal.
 

@@ -1,17 +1,20 @@
 """The template of environments: a stack file with `{number}` in it, and limits that hold for all of them."""
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.release.values import map_leaves
+from components.release.values import ABSENT, get, map_leaves
 from operations import stack_file
 
 NUMBER = "{number}"
 """What stands in the template in place of the number of the pull request."""
 NAMESPACE = "mern:namespace"
 MOST, DAYS = "environments:most", "environments:days"
+LIMITS = {MOST: 20, DAYS: 7}
+"""Keys of the template alone, with their defaults."""
 LONGEST_NAME = 63  # of a namespace
 PATTERN = re.compile(r"[a-z]([-a-z0-9]*-)?\{number\}")
 
@@ -65,21 +68,19 @@ def read(name: str) -> Template:
 
     Raises:
         StackFileError: it is not there, or is no stack file.
-        EnvironmentsError: it is no template.
+        EnvironmentsError: it is no template; with every fault, and the command that mends it.
     """
     file = stack_file.read(name)
-    namespace = file.config.get(NAMESPACE)
-    pattern = namespace.get("name") if isinstance(namespace, Mapping) else None
-    if not (isinstance(pattern, str) and PATTERN.fullmatch(pattern)):
+    if faults := [*_faults(file.config)]:
+        lines = (f"  {fault}\n      {command} --stack {name}" for fault, command in faults)
         raise EnvironmentsError(
-            f"{file.path} is no template of environments: its {NAMESPACE}.name has to end with {NUMBER}\n"
-            f"    pulumi config set --path '{NAMESPACE}.name' 'mern-pr-{NUMBER}' --stack {name}"
+            "\n".join([f"{file.path} is no template of environments. If it is to be one:", *lines])
         )
     return Template(
         name=name.rsplit("/", 1)[-1],
-        pattern=pattern,
-        most=_limit(file, MOST, 20),
-        days=_limit(file, DAYS, 7),
+        pattern=file.config[NAMESPACE]["name"],
+        most=int(file.config.get(MOST, LIMITS[MOST])),
+        days=int(file.config.get(DAYS, LIMITS[DAYS])),
         beside=file.beside,
     )
 
@@ -91,11 +92,34 @@ def filled(value: Any, number: int) -> Any:
     )
 
 
-def _limit(file: stack_file.StackFile, key: str, default: int) -> int:
-    text = str(file.config.get(key, default))
-    if not re.fullmatch(r"[1-9]\d{0,3}", text):
-        raise EnvironmentsError(
-            f"{key} in {file.path} is not a number from 1 to 9999\n"
-            f"    pulumi config set {key} {default} --stack {file.path.name.split('.')[1]}"
+def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each fault of a template, with the beginning of the command that mends it."""
+    pattern = get(config, (NAMESPACE, "name"))
+    if not (isinstance(pattern, str) and PATTERN.fullmatch(pattern)):
+        yield (
+            f"{NAMESPACE}.name has to end with {NUMBER}",
+            f"pulumi config set --path '{NAMESPACE}.name' 'mern-pr-{NUMBER}'",
         )
-    return int(text)
+    yield from _faults_of_hosts(config)
+    for key in config:
+        if key.startswith("environments:") and key not in LIMITS:
+            yield f"{key} is not a key: {' and '.join(LIMITS)} are", f"pulumi config rm {shlex.quote(key)}"
+    for key, default in LIMITS.items():
+        if not re.fullmatch(r"[1-9]\d{0,3}", str(config.get(key, default))):
+            yield f"{key} is not a number from 1 to 9999", f"pulumi config set {key} {default}"
+
+
+def _faults_of_hosts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the hosts that all environments would have: with one load balancer, the first would serve them
+    all. In a shared one, an Ingress without hosts answers to those of others, too."""
+    ingress = get(config, ("mern:values", "ingress"))
+    hosts, group = get(ingress, ("hosts",)), get(ingress, ("group", "name"))
+    if not (isinstance(hosts, list) and hosts):
+        hosts = [""] if group not in (ABSENT, "") and get(ingress, ("enabled",)) is not False else []
+    for index, host in enumerate(hosts):
+        if NUMBER not in str(host):
+            path = f"mern:values.ingress.hosts[{index}]"
+            yield (
+                f"{path} has to hold {NUMBER}: it would be the host of all environments",
+                f"pulumi config set --path '{path}' 'pr-{NUMBER}.preview.example.com'",
+            )

@@ -97,10 +97,6 @@ def _opened(stack: str, open_stack: Callable[[str], auto.Stack]) -> auto.Stack:
         return open_stack(stack)
     except auto.errors.CommandError as error:
         raise MoveError(f"nothing is written: stack {stack} cannot be opened: {stderr_of(error)}") from None
-    except FileNotFoundError:
-        raise MoveError(
-            "nothing is written: there is no `pulumi` on PATH: https://www.pulumi.com/docs/install"
-        ) from None
 
 
 # ---- checks

@@ -124,8 +124,6 @@ def read_config(name: str, open_stack: Callable[[str], auto.Stack]) -> auto.Conf
         return open_stack(name).get_all_config()
     except auto.errors.CommandError as error:
         raise PromotionError(f"stack {name} cannot be opened: {stderr_of(error)}") from None
-    except FileNotFoundError:
-        raise PromotionError("there is no `pulumi` on PATH: https://www.pulumi.com/docs/install") from None
 
 
 def _require_deployed(name: str, newest: Record | None, namespace: str) -> Record:

@@ -81,8 +81,6 @@ def read_history(name: str, open_stack: Callable[[str], auto.Stack]) -> ReleaseH
         config = stack.get_all_config()
     except auto.errors.CommandError as error:
         raise RollbackError(f"stack {name} cannot be opened: {stderr_of(error)}") from None
-    except FileNotFoundError:
-        raise RollbackError("there is no `pulumi` on PATH: https://www.pulumi.com/docs/install") from None
     secrets = secrets_in(config, name)
     try:
         api, namespace = connect(name, config)

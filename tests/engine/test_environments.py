@@ -246,6 +246,19 @@ def who_may_what(world: World) -> None:
     privileged = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
     assert "needs the label" in refused(world.api.merge_patch, f"{space}/mern-pr-481", privileged)
     assert refused(world.api.delete, f"{space}/{USERS}")
+    # Nor can it join another load balancer, and answer to the hosts of that.
+    group, ingresses = (
+        "alb.ingress.kubernetes.io/group.name",
+        "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
+    )
+    backend = {"service": {"name": "mern-client", "port": {"number": 80}}}
+    for annotations in ({}, {group: "mern-staging"}):
+        ingress = {
+            "metadata": {"name": "probe", "annotations": annotations},
+            "spec": {"defaultBackend": backend},
+        }
+        said = refused(world.api.create, ingresses.format("mern-pr-481"), ingress)
+        assert f"needs the annotation {group}, which is mern-preview" in said
     # The only role that it may hand out is its own, and only in its namespaces.
     bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings"
     for where, role in (("mern-pr-481", "admin"), ("default", "mern-environment")):

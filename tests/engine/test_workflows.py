@@ -88,7 +88,7 @@ class Repository:
                 "inputs.stack || (github.ref_name == 'main' && 'production' || 'staging')": stack,
                 "matrix.stack": stack,
                 "inputs.image-tag": "",
-                "needs.proof.outputs.images || inputs.images": "",
+                "inputs.promote-from && (needs.proof.outputs.images || 'none') || inputs.images": "",
                 "inputs.promote-from": stack,
                 "github.token": github_api.TOKEN,
                 "vars.PULUMI_BACKEND_URL": (FOLDER / "state").as_uri(),

@@ -21,6 +21,7 @@ from operations import stack_file
 from operations.__main__ import main
 from operations.ci import engine
 from operations.ci.engine import Run
+from operations.ci.github import GitHubError
 from operations.environments import lifecycle, listing, report, template
 from operations.environments.lifecycle import Environments
 from operations.environments.listing import Environment, Serving
@@ -33,6 +34,7 @@ from tests.unit.conftest import pulumi
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 TEMPLATE = Template(name="preview", pattern="mern-pr-{number}", most=2, days=7, beside={})
+MERGED = {"state": "closed", "merged_at": "2026-05-01T12:00:00Z"}
 ABSENT = ApiError(404, {"reason": "NotFound"})
 Answer = Callable[[str], Run]
 
@@ -67,6 +69,14 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
+    with github_api.serve() as fake:
+        for key, text in {**fake.env, "GITHUB_TOKEN": github_api.TOKEN}.items():
+            monkeypatch.setenv(key, text)
+        yield fake
+
+
 def config_of(name: str) -> Any:
     return json.loads(pulumi("config", "--json", "--show-secrets", "--stack", name))
 
@@ -93,6 +103,54 @@ def test_a_copy_has_the_number_where_it_belongs_and_secrets_encrypted_by_the_sam
     assert main(["environment", "up", "1"]) == 0
     assert stack_file.read("mern-pr-1").config["mern:release"]["adopt"] is True
     assert ran[1:] == ["up mern-pr-1 --refresh"]
+    # A `pulumi up` without --stack goes where it went before.
+    current = [item["name"] for item in json.loads(pulumi("stack", "ls", "--json")) if item["current"]]
+    assert current == ["preview"]
+
+
+def test_a_namespace_that_no_environment_has_made_is_left_alone_also_the_second_time(
+    preview: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of another repository's pull request of the same number."""
+    api = SimpleNamespace(find=lambda path, **_: {"status": {"phase": "Active"}})
+    monkeypatch.setattr(lifecycle, "connect", lambda *_: (api, ""))
+    for _ in range(2):
+        assert main(["environment", "up", "1"]) == 1
+        assert (
+            "namespace mern-pr-1 is there, and no stack mern-pr-1 that has made it" in capsys.readouterr().err
+        )
+    assert main(["environment", "down", "1"]) == 0
+    assert "there is no environment mern-pr-1" in capsys.readouterr().out
+    assert ran == []
+
+
+def test_a_run_that_comes_too_late_deploys_nothing_for_a_pull_request_that_is_closed(
+    preview: Path, ran: list[str], github: FakeGitHub, tmp_path: Path
+) -> None:
+    comment = tmp_path / "comment.md"
+    github.pulls = {1: MERGED}
+    assert main(["environment", "up", "1", "--comment", str(comment)]) == 0
+    assert comment.read_text() == (
+        "### Environment <code>mern-pr-1</code> is not deployed: the pull request is merged\n"
+    )
+    assert ran == []
+    assert "mern-pr-1" not in pulumi("stack", "ls")
+    github.pulls = {1: {"state": "open"}}
+    assert main(["environment", "up", "1"]) == 0
+    assert ran == ["up mern-pr-1"]
+
+
+def test_two_in_one_folder_do_not_meet(
+    preview: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one took the stack file from under the first, which reported faults that nobody had made."""
+    with lifecycle._alone("mern-pr-1"):
+        for command in ("up", "down"):
+            assert main(["environment", command, "1"]) == 1
+            assert "another command is at work on mern-pr-1 in this folder" in capsys.readouterr().err
+    assert ran == []
+    assert main(["environment", "up", "1"]) == 0
+    assert not Path("Pulumi.mern-pr-1.lock").exists()
 
 
 def test_there_are_only_so_many(preview: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,17 +186,28 @@ def test_one_that_was_never_deployed_is_removed_with_the_templates_config(
 
 
 def test_a_config_that_the_program_does_not_take_is_mended_in_the_template(
-    preview: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+    preview: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a sweep by the default branch's program: a pull request may have brought a new key. It is removed
     with the template's config then."""
-    fault = "1 fault in the config of stack mern-pr-1 (Pulumi.mern-pr-1.yaml):\n  mern:new is not a key"
-    answers = [Run(command="", errors=[fault]), Run(command="", errors=[fault]), Run(command="", ok=True)]
-    monkeypatch.setattr(engine, "run", lambda *_, **__: answers.pop(0))
+    fault = (
+        "1 fault in the config of stack mern-pr-1 (Pulumi.mern-pr-1.yaml):\n  mern:new is not a key of this "
+        "project\n      pulumi config rm mern:new --stack mern-pr-1"
+    )
+    is_well = iter([False, True, False, True])
+    monkeypatch.setattr(
+        engine,
+        "run",
+        lambda *_, **__: Run(command="", ok=True) if next(is_well) else Run(command="", errors=[fault]),
+    )
     run = Environments(template.read("preview"), open_stack).up(1)
     assert "mend it there, by the same commands with --stack preview" in run.errors[-1]
+    assert run.errors[-1] in capsys.readouterr().err
+    assert "mern-pr-1" not in pulumi("stack", "ls")  # of what was refused nothing stays
+    assert main(["environment", "up", "1"]) == 0
     assert main(["environment", "down", "1"]) == 0
     assert "mern-pr-1" not in pulumi("stack", "ls")
+    assert list(is_well) == []
 
 
 def test_a_namespace_that_does_not_go_is_said_with_what_holds_it(
@@ -170,15 +239,52 @@ def test_a_template_has_a_pattern_of_names(project: Path, name: str | None) -> N
     assert template.read("shop").pattern == "mern-pr-{number}"
 
 
-@pytest.mark.parametrize("limit", ["0", "many", "-1", "1.5"])
-def test_a_limit_is_a_number(project: Path, limit: str) -> None:
-    config = {"mern:namespace": {"name": "mern-pr-{number}"}, "environments:days": limit}
+def test_all_faults_of_a_template_are_said_together_each_with_a_command_that_mends_it(project: Path) -> None:
+    config: dict[str, Any] = {
+        "mern:namespace": {"name": "mern-preview"},
+        "mern:values": {"ingress": {"group": {"name": "shared"}, "hosts": ["pr-{number}.a", "preview.a"]}},
+        "environments:days": "0",
+        "environments:most": "many",
+        "environments:day": "5",
+    }
     Path("Pulumi.shop.yaml").write_text(yaml.safe_dump({"config": config}))
-    with pytest.raises(EnvironmentsError, match="environments:days in Pulumi") as refusal:
+    with pytest.raises(EnvironmentsError) as refusal:
         template.read("shop")
-    [command] = remedies.commands_in(str(refusal.value))
-    remedies.run(command, folder=project)
-    assert template.read("shop").days == 7
+    title, *lines = str(refusal.value).splitlines()
+    assert title == "Pulumi.shop.yaml is no template of environments. If it is to be one:"
+    assert [line.strip().split()[0] for line in lines[::2]] == [
+        "mern:namespace.name",
+        "mern:values.ingress.hosts[1]",
+        "environments:day",
+        "environments:most",
+        "environments:days",
+    ]
+    for command in lines[1::2]:
+        remedies.run(command.strip(), folder=project)
+    mended = template.read("shop")
+    assert (mended.most, mended.days) == (20, 7)
+    hosts = stack_file.read("shop").config["mern:values"]["ingress"]["hosts"]
+    assert hosts == ["pr-{number}.a", "pr-{number}.preview.example.com"]
+
+
+@pytest.mark.parametrize(
+    ("ingress", "is_fault"),
+    [
+        ({"group": {"name": "shared"}}, True),
+        ({"group": {"name": "shared"}, "hosts": []}, True),
+        ({"group": {"name": "shared"}, "enabled": False}, False),
+        ({"hosts": ["shop.example.com"]}, True),
+        ({}, False),  # each has a load balancer of its own
+    ],
+)
+def test_no_environment_has_the_host_of_another(ingress: Any, is_fault: bool) -> None:
+    found = [fault for fault, _ in template._faults_of_hosts({"mern:values": {"ingress": ingress}})]
+    assert (
+        found
+        == ["mern:values.ingress.hosts[0] has to hold {number}: it would be the host of all environments"][
+            :is_fault
+        ]
+    )
 
 
 def test_names_stay_within_every_limit() -> None:
@@ -199,21 +305,17 @@ def test_names_stay_within_every_limit() -> None:
 # -- sweep
 
 
-@pytest.fixture
-def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
-    with github_api.serve() as fake:
-        for key, text in {**fake.env, "GITHUB_TOKEN": github_api.TOKEN}.items():
-            monkeypatch.setenv(key, text)
-        yield fake
-
-
 class Some:
     """Environments, and the numbers of those that were removed."""
 
     template = TEMPLATE
 
-    def __init__(self, *environments: Environment, fails: int = 0) -> None:
+    def __init__(
+        self, *environments: Environment, fails: int = 0, later: tuple[Environment, ...] = ()
+    ) -> None:
         self.environments, self.removed, self.fails = environments, list[int](), fails
+        self.later = later
+        """In their place after the first removal."""
 
     def read(self) -> dict[int, Environment]:
         return {item.number: item for item in self.environments}
@@ -222,6 +324,7 @@ class Some:
         if number == self.fails:
             raise EnvironmentsError("its namespace does not go")
         self.removed.append(number)
+        self.environments = self.later or self.environments
         return Run(command="destroy", ok=True)
 
 
@@ -245,7 +348,7 @@ def test_what_is_closed_merged_or_old_goes_and_what_fails_holds_up_no_other(
     sweep: Callable[..., int], github: FakeGitHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened, closed = {"state": "open"}, {"state": "closed"}
-    github.pulls = {1: opened, 2: closed, 3: {**closed, "merged_at": "2026-05-01T12:00:00Z"}, 4: opened}
+    github.pulls = {1: opened, 2: closed, 3: MERGED, 4: opened}
     some = Some(*(environment(number, days=8 if number == 4 else 6.9) for number in (1, 2, 3, 4, 5)), fails=2)
     assert sweep(some, "--dry-run") == 1
     assert some.removed == []
@@ -259,6 +362,34 @@ def test_what_is_closed_merged_or_old_goes_and_what_fails_holds_up_no_other(
         "3": "### Environment <code>mern-pr-3</code> is removed: pull request 3 is merged",
         "4": "### Environment <code>mern-pr-4</code> is removed: nothing was deployed to it for 7 days",
     }
+
+
+def test_what_was_deployed_to_while_others_were_removed_stays(
+    sweep: Callable[..., int], github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = Some(*(environment(number, days=8) for number in (1, 2)), later=(environment(2, days=0),))
+    assert sweep(some) == 0
+    assert some.removed == [1]
+    assert "mern-pr-2 stays: it was deployed to meanwhile" in capsys.readouterr().out
+
+
+def test_what_is_removed_is_removed_also_where_its_pull_request_takes_no_comment(
+    sweep: Callable[..., int],
+    github: FakeGitHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """GitHub answers 403 where a conversation is locked."""
+
+    def locked(*_: Any) -> Any:
+        raise GitHubError("POST /issues/1/comments: GitHub answers 403 Forbidden")
+
+    monkeypatch.setattr("operations.ci.github.comment", locked)
+    github.pulls, summary = {1: MERGED}, tmp_path / "summary.md"
+    assert sweep(Some(environment(1, days=1)), "--summary", str(summary)) == 0
+    assert summary.read_text().startswith("### Environment <code>mern-pr-1</code> is removed")
+    assert "mern-pr-1: no comment was written" in capsys.readouterr().err
 
 
 def test_without_github_only_age_counts_and_that_is_said(
