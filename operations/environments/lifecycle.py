@@ -93,13 +93,18 @@ class Environments:
                 self._remove_stack(name, "--force")  # of a run that was refused nothing stays
         else:
             run = self._go_on(stack, name, "up")
-        if not run.ok and any("pulumi config " in text for text in run.errors):
-            run.errors.append(
-                f"The config of {name} is a copy of that in {self.template.file}: mend it there, by the same "
-                f"commands with --stack {self.template.name}"
-            )
+        if commands := self._commands_for_template(run, name):
+            text = f"The config of {name} is a copy: mend it in {self.template.file}"
+            run.errors.append("\n    ".join([text, *commands]))
             print(run.errors[-1], file=sys.stderr)
         return run
+
+    def _commands_for_template(self, run: Run, name: str) -> list[str]:
+        """Return the commands on the config that errors name, for the template: the copy is made anew."""
+        lines = (line.strip() for text in run.errors for line in text.splitlines())
+        ending = f" --stack {name}"
+        commands = [line for line in lines if line.startswith("pulumi config ") and line.endswith(ending)]
+        return [f"{command.removesuffix(name)}{self.template.name}" for command in dict.fromkeys(commands)]
 
     def _require_no_namespace(self, name: str) -> None:
         """Refuse a namespace of somebody else before there is a stack: with one, the next `up` would take the

@@ -201,7 +201,10 @@ def test_a_config_that_the_program_does_not_take_is_mended_in_the_template(
         lambda *_, **__: Run(command="", ok=True) if next(is_well) else Run(command="", errors=[fault]),
     )
     run = Environments(template.read("preview"), open_stack).up(1)
-    assert "mend it there, by the same commands with --stack preview" in run.errors[-1]
+    assert run.errors[-1].splitlines() == [
+        "The config of mern-pr-1 is a copy: mend it in Pulumi.preview.yaml",
+        "    pulumi config rm mern:new --stack preview",
+    ]
     assert run.errors[-1] in capsys.readouterr().err
     assert "mern-pr-1" not in pulumi("stack", "ls")  # of what was refused nothing stays
     assert main(["environment", "up", "1"]) == 0
