@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from pulumi import automation as auto
 
+from components.mern_application import RELEASE
 from components.namespace import NAMESPACE
-from components.release import Api, ClusterError
+from components.release import Api, ClusterError, record
 from components.release.kubernetes_api import lacks_namespace
 from operations import stack_file
 from operations.ci import deploy
@@ -92,12 +93,20 @@ class Environments:
             if not run.ok and not _has_made_anything(stack.export_stack().deployment or {}):
                 self._remove_stack(name, "--force")  # of a run that was refused nothing stays
         else:
-            run = self._go_on(stack, name, "up")
+            run = self._deploy_again(stack, name)
         if commands := self._commands_for_template(run, name):
             text = f"The config of {name} is a copy: mend it in {self.template.file}"
             run.errors.append("\n    ".join([text, *commands]))
             print(run.errors[-1], file=sys.stderr)
         return run
+
+    def _deploy_again(self, stack: auto.Stack, name: str) -> Run:
+        newest = record.newest(self._api(stack), RELEASE, name)
+        if newest and newest.status == "uninstalling":  # by a run that was killed; Helm does not upgrade it
+            run = self._go_on(stack, name, "destroy")
+            if not run.ok:
+                return run
+        return self._go_on(stack, name, "up")
 
     def _commands_for_template(self, run: Run, name: str) -> list[str]:
         """Return the commands on the config that errors name, for the template: the copy is made anew."""

@@ -64,6 +64,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Run(command=command, ok=True)
 
     monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(record, "newest", lambda *_: None)
     api = SimpleNamespace(find=lambda path, **_: None)
     monkeypatch.setattr(lifecycle, "connect", lambda *_: (api, ""))
     return ran
@@ -138,6 +139,16 @@ def test_a_run_that_comes_too_late_deploys_nothing_for_a_pull_request_that_is_cl
     github.pulls = {1: {"state": "open"}}
     assert main(["environment", "up", "1"]) == 0
     assert ran == ["up mern-pr-1"]
+
+
+def test_what_a_killed_run_has_begun_to_remove_is_removed_before_it_is_deployed_again(
+    preview: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helm was seen to say `"mern" has no deployed releases` of a release that it is uninstalling."""
+    assert main(["environment", "up", "1"]) == 0
+    monkeypatch.setattr(record, "newest", lambda *_: SimpleNamespace(status="uninstalling"))
+    assert main(["environment", "up", "1"]) == 0
+    assert ran[1:] == ["destroy mern-pr-1 --refresh", "up mern-pr-1 --refresh"]
 
 
 def test_two_in_one_folder_do_not_meet(
