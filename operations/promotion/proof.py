@@ -7,6 +7,7 @@ from which the node has pulled the same image (https://github.com/kubernetes/kub
 digests ours need not have.
 """
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -292,7 +293,7 @@ def _by_last_run(part: str, cron_job: Object, now: Namespace, stack: str) -> Pro
     """
     container, name = container_of(cron_job), cron_job["metadata"]["name"]
     namespace = cron_job["metadata"]["namespace"]
-    again = f"    kubectl create job {name}-promotion --from=cronjob/{name} -n {namespace}"
+    again = f"    kubectl create job {_free_name(name, now.jobs)} --from=cronjob/{name} -n {namespace}"
     done = [
         job
         for job in now.jobs
@@ -317,6 +318,13 @@ def _by_last_run(part: str, cron_job: Object, now: Namespace, stack: str) -> Pro
     if failed := _failed_since(last, done):
         proof += f"; a later one failed: Job {failed}"
     return ProvedImage(part=part, image=container["image"], digest=digest, proof=proof)
+
+
+def _free_name(cron_job: str, jobs: Iterable[Object]) -> str:
+    """Return a name for a Job that none has."""
+    taken = {job["metadata"]["name"] for job in jobs}
+    names = (f"{cron_job}-promotion-{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in taken)
 
 
 def _component(item: Object) -> Any:

@@ -257,7 +257,7 @@ def test_each_reason_against_a_promotion_is_said_with_what_to_do_and_all_togethe
         "  mernServer: it is not healthy: mern-server 2/3 ready",
         f"  pythonScript: no run of {REGISTRY}/python-script:1.4.2 has succeeded that is still there. "
         "Run it, and wait until it is done:",
-        "      kubectl create job mern-python-script-promotion --from=cronjob/mern-python-script -n shop",
+        "      kubectl create job mern-python-script-promotion-1 --from=cronjob/mern-python-script -n shop",
         "  it has drifted:",
         "    Deployment mern-server: spec.replicas is 3, not 2",
         "  to have it put back:",
@@ -298,8 +298,10 @@ def test_a_script_is_proved_by_a_run_of_what_it_would_run_now(
     api.make_job("3", {"name": "python-script", "image": f"{REGISTRY}/python-script:1.4.2"})
     api.lists["pods"].pop()
     assert "the pod of its last run, Job 3, is gone" in refusal(opened)
-    api.lists["jobs"][0]["metadata"]["ownerReferences"] = []
-    assert "no run of" in refusal(opened)
+    api.lists["jobs"][0]["metadata"] |= {"ownerReferences": [], "name": "mern-python-script-promotion-1"}
+    said = refusal(opened)
+    assert "no run of" in said
+    assert "kubectl create job mern-python-script-promotion-2 --from" in said  # the first is there already
     api.make_job("4", {"name": "python-script-once", "image": f"{REGISTRY}/python-script:1.4.2"})
     api.lists["jobs"][-1]["metadata"] |= {
         "labels": {"app.kubernetes.io/component": "python-script-once"},
