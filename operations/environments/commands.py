@@ -160,7 +160,6 @@ def _sweep(args: argparse.Namespace, environments: Any) -> int:
             elif environments.read().get(item.number) != item:  # the ones before it took their time
                 print(f"{item.name} stays: it was deployed to meanwhile")
             else:
-                print(f"{item.name} is removed: {reason}", flush=True)
                 is_well = _remove(item, environments, reason, github, args.summary) and is_well
         except _errors() as error:
             is_well = False
@@ -209,6 +208,8 @@ def _remove(item: Any, environments: Any, reason: str, github: Any, summary: Pat
     from operations.environments import report
 
     run = environments.down(item.number)
+    is_removed = run is None or bool(run.ok)
+    print(f"\n{item.name} {'is' if is_removed else 'could not be'} removed: {reason}", flush=True)
     text = report.of_down(run, item.name, reason)
     append(summary, text)
     if github:
@@ -216,7 +217,7 @@ def _remove(item: Any, environments: Any, reason: str, github: Any, summary: Pat
             comment(github, item.number, item.name, text + footer(github))
         except GitHubError as error:  # as on a pull request whose conversation is locked
             print(f"{item.name}: no comment was written: {error}", file=sys.stderr)
-    return run is None or bool(run.ok)
+    return is_removed
 
 
 # -- errors ---------------------------------------------------------------------------------------
