@@ -48,6 +48,8 @@ def parse_image_reference(text: str) -> ImageReference:
         raise ValueError("is empty, as the output of a build that was skipped")
     if "://" in text:
         raise ValueError("is an address with a scheme: an image has none")
+    if "," in text:
+        raise ValueError("has a comma: several images are separated by blanks")
     if DIGEST.fullmatch(text):  # by the grammar a tag of a repository `sha256`, which nobody means
         return ImageReference(digest=text)
     name, at, digest = text.partition("@")
