@@ -7,6 +7,7 @@ the engine. A run that was killed leaves nothing that the next command does not 
 import contextlib
 import fcntl
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -110,10 +111,10 @@ class Environments:
 
     def _commands_for_template(self, run: Run, name: str) -> list[str]:
         """Return the commands on the config that errors name, for the template: the copy is made anew."""
-        lines = (line.strip() for text in run.errors for line in text.splitlines())
-        ending = f" --stack {name}"
-        commands = [line for line in lines if line.startswith("pulumi config ") and line.endswith(ending)]
-        return [f"{command.removesuffix(name)}{self.template.name}" for command in dict.fromkeys(commands)]
+        commands = re.findall(
+            rf"^ *(pulumi\s+config .* --stack ){re.escape(name)}$", "\n".join(run.errors), re.MULTILINE
+        )
+        return [f"{command}{self.template.name}" for command in dict.fromkeys(commands)]
 
     def _require_no_namespace(self, name: str) -> None:
         """Refuse a namespace of somebody else before there is a stack: with one, the next `up` would take the

@@ -71,8 +71,8 @@ def read(name: str) -> Template:
         EnvironmentsError: it is no template; with every fault, and the command that mends it.
     """
     file = stack_file.read(name)
-    if faults := [*_faults(file.config)]:
-        lines = (f"  {fault}\n      {command} --stack {name}" for fault, command in faults)
+    if faults := [*_faults(file.config, name)]:
+        lines = (f"  {fault}\n      {command}" for fault, command in faults)
         raise EnvironmentsError(
             "\n".join([f"{file.path} is no template of environments. If it is to be one:", *lines])
         )
@@ -92,34 +92,38 @@ def filled(value: Any, number: int) -> Any:
     )
 
 
-def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each fault of a template, with the beginning of the command that mends it."""
+def _faults(config: Mapping[str, Any], stack: str) -> Iterator[tuple[str, str]]:
+    """Yield each fault of a template, with the command that mends it."""
     pattern = get(config, (NAMESPACE, "name"))
     if not (isinstance(pattern, str) and PATTERN.fullmatch(pattern)):
         yield (
             f"{NAMESPACE}.name has to end with {NUMBER}",
-            f"pulumi config set --path '{NAMESPACE}.name' 'mern-pr-{NUMBER}'",
+            f"pulumi config set --path '{NAMESPACE}.name' 'mern-pr-{NUMBER}' --stack {stack}",
         )
-    yield from _faults_of_hosts(config)
+    for path in _shared_hosts(config):
+        yield (
+            f"{path} has to hold {NUMBER}: it would be the host of all environments",
+            f"pulumi config set --path '{path}' 'pr-{NUMBER}.preview.example.com' --stack {stack}",
+        )
     for key in config:
         if key.startswith("environments:") and key not in LIMITS:
-            yield f"{key} is not a key: {' and '.join(LIMITS)} are", f"pulumi config rm {shlex.quote(key)}"
+            known = " and ".join(LIMITS)
+            yield f"{key} is not a key: {known} are", f"pulumi config rm {shlex.quote(key)} --stack {stack}"
     for key, default in LIMITS.items():
         if not re.fullmatch(r"[1-9]\d{0,3}", str(config.get(key, default))):
-            yield f"{key} is not a number from 1 to 9999", f"pulumi config set {key} {default}"
+            yield (
+                f"{key} is not a number from 1 to 9999",
+                f"pulumi config set {key} {default} --stack {stack}",
+            )
 
 
-def _faults_of_hosts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the hosts that all environments would have: with one load balancer, the first would serve them
-    all. In a shared one, an Ingress without hosts answers to those of others, too."""
+def _shared_hosts(config: Mapping[str, Any]) -> list[str]:
+    """Return the paths of hosts that all environments would have: with one load balancer, the first would
+    serve them all. In a shared one, an Ingress without hosts answers to those of others, too."""
     ingress = get(config, ("mern:values", "ingress"))
     hosts, group = get(ingress, ("hosts",)), get(ingress, ("group", "name"))
     if not (isinstance(hosts, list) and hosts):
         hosts = [""] if group not in (ABSENT, "") and get(ingress, ("enabled",)) is not False else []
-    for index, host in enumerate(hosts):
-        if NUMBER not in str(host):
-            path = f"mern:values.ingress.hosts[{index}]"
-            yield (
-                f"{path} has to hold {NUMBER}: it would be the host of all environments",
-                f"pulumi config set --path '{path}' 'pr-{NUMBER}.preview.example.com'",
-            )
+    return [
+        f"mern:values.ingress.hosts[{index}]" for index, host in enumerate(hosts) if NUMBER not in str(host)
+    ]
