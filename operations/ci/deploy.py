@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,13 +117,15 @@ def run(
     if not done.ok and (locks := locks_in(done.failure)):
         refusal = _release(locks, stack.name, github, mended)
         if refusal:
-            cancel = f"pulumi cancel --stack {stack.name}"
-            done.errors = [f"{done.failure}\n{refusal}\nIf nobody deploys now:\n    {cancel}"]
+            refusal += f"\nIf nobody deploys now:\n    pulumi cancel --stack {stack.name}"
+            print(refusal, file=sys.stderr)
+            done.errors = [f"{done.failure}\n{refusal}"]
             return done
         done = once()
     if not done.ok and (github or is_alone) and any(PENDING in text for text in done.errors):
         refusal = _unlock(stack, None if is_alone else github, mended)
         if refusal:
+            print(refusal, file=sys.stderr)
             done.errors.append(refusal)
         else:
             done = once()

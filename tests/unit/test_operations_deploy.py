@@ -120,7 +120,13 @@ def test_a_lock_on_s3_of_an_ended_run_is_released_and_no_other(fake: FakeGitHub,
     ],
 )
 def test_any_other_lock_is_left_with_the_command(
-    fake: FakeGitHub, locks: Locks, url: str, user: str, job: dict[str, Any] | None, why: str
+    fake: FakeGitHub,
+    locks: Locks,
+    url: str,
+    user: str,
+    job: dict[str, Any] | None,
+    why: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fake.jobs = {2: [job]} if job else {}
     stack = Stack(REFUSED.format(url=url, user=user))
@@ -131,6 +137,7 @@ def test_any_other_lock_is_left_with_the_command(
     assert why in run.errors[0]
     assert "pulumi cancel --stack staging" in run.errors[0]
     assert "created by" in run.errors[0]
+    assert why in capsys.readouterr().err  # and not the engine's word alone, which is to cancel
 
 
 def test_a_lock_that_may_not_be_deleted_is_left_with_the_reason(fake: FakeGitHub, locks: Locks) -> None:
