@@ -136,19 +136,16 @@ def test_a_run_that_comes_too_late_deploys_nothing_for_a_pull_request_that_is_cl
     )
     assert ran == []
     assert "mern-pr-1" not in pulumi("stack", "ls")
-    github.pulls = {1: {"state": "open"}}
-    assert main(["environment", "up", "1"]) == 0
-    assert ran == ["up mern-pr-1"]
 
 
 def test_what_a_killed_run_has_begun_to_remove_is_removed_before_it_is_deployed_again(
-    preview: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+    ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Helm was seen to say `"mern" has no deployed releases` of a release that it is uninstalling."""
-    assert main(["environment", "up", "1"]) == 0
+    stack: Any = SimpleNamespace(name="mern-pr-1", get_all_config=dict, set_config=lambda *_, **__: None)
     monkeypatch.setattr(record, "newest", lambda *_: SimpleNamespace(status="uninstalling"))
-    assert main(["environment", "up", "1"]) == 0
-    assert ran[1:] == ["destroy mern-pr-1 --refresh", "up mern-pr-1 --refresh"]
+    assert Environments(TEMPLATE, lambda _: stack)._deploy_again(stack, "mern-pr-1").ok
+    assert ran == ["destroy mern-pr-1 --refresh", "up mern-pr-1 --refresh"]
 
 
 def test_two_in_one_folder_do_not_meet(
@@ -160,7 +157,6 @@ def test_two_in_one_folder_do_not_meet(
             assert main(["environment", command, "1"]) == 1
             assert "another command is at work on mern-pr-1 in this folder" in capsys.readouterr().err
     assert ran == []
-    assert main(["environment", "up", "1"]) == 0
     assert not Path("Pulumi.mern-pr-1.lock").exists()
 
 
