@@ -116,6 +116,10 @@ class Hooks:
                 "record of it was deleted outside this stack. Nothing was changed. This installs it anew:\n"
                 f"    pulumi up --refresh --stack {pulumi.get_stack()}"
             )
+        if newest.status == "uninstalling" and pulumi.runtime.is_dry_run():
+            now = self._plan.api.now()
+            mendable = stale_lock.is_mendable(newest, args.unlock_revision, args.timeout, now)
+            return stale_lock.pending_text(newest, mendable, args.timeout, args.unlock_command, now)
         if newest.status != "uninstalled":
             return ""
         if not pulumi.runtime.is_dry_run():  # a refresh would not help: Helm still has a record of it
@@ -124,7 +128,7 @@ class Hooks:
 
     def _mend_stale_lock(self) -> str:
         args, newest = self._plan.args, self._newest()
-        if newest is None or not newest.is_pending:
+        if newest is None or not newest.is_at_work:
             return ""
         return stale_lock.mend(
             self._plan.api, newest, args.unlock_revision, args.timeout, args.unlock_command

@@ -305,7 +305,7 @@ def _read_record(plan: ReleasePlan, ahead: _ReadAhead, files: str, is_in_state: 
         _take_over(plan, newest)
     recorded = record.basis(api, newest).objects()
     plan.objects = unstable.as_recorded(plan.objects, recorded, args.namespace, plan.unstable_fields)
-    if plan.taken_over is None and not newest.is_pending and not description.is_ours(newest):
+    if plan.taken_over is None and not newest.is_at_work and not description.is_ours(newest):
         plan.notes = [NOTE_ON_MOVED if plan.is_moved else _note_on_foreign(newest, plan)]
     plan.notes += _note_on_pending(args, newest, api)
     if newest.status == "deployed" and args.drift != "ignore":

@@ -64,10 +64,21 @@ class Record:
                 f"the manifest of revision {self.revision} in Helm's record of {self.name} is no YAML"
             ) from None
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a run is at work on it, or was killed in the midst of that: pending, or being
+        uninstalled, which Helm does not upgrade either."""
+        return self.is_pending or self.status == "uninstalling"
+
+    @property
+    def began(self) -> datetime:
+        """When that run began."""
+        return self.created if self.is_pending else self.stored or self.created
+
     def has_surely_ended(self, now: datetime, timeout: int) -> bool:
-        """Return whether the run that left it pending has ended: a wait and the rollback after it last at
-        most twice the timeout (seconds)."""
-        return self.is_pending and now - self.created > timedelta(seconds=2 * timeout)
+        """Return whether the run at work on it has ended: a wait and the rollback after it last at most twice
+        the timeout (seconds)."""
+        return self.is_at_work and now - self.began > timedelta(seconds=2 * timeout)
 
 
 def status(api: Api, name: str, namespace: str) -> str:

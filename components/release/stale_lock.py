@@ -1,4 +1,5 @@
-"""Stale locks: a killed run leaves a revision that Helm calls pending, and that locks the release."""
+"""Stale locks: a killed run leaves a revision that Helm calls pending or uninstalling, and that locks the
+release."""
 
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from .record import Record
 
 
 def is_mendable(pending: Record, unlock_revision: int | None, timeout: int, now: datetime) -> bool:
-    """Return whether a pending revision may be marked failed: its run has surely ended, or the user says so.
+    """Return whether such a revision may be marked failed: its run has surely ended, or the user says so.
 
     Args:
         pending: the revision.
@@ -19,14 +20,14 @@ def is_mendable(pending: Record, unlock_revision: int | None, timeout: int, now:
         timeout: of the release, in seconds.
         now: by the API server's clock.
     """
-    return pending.is_pending and (
+    return pending.is_at_work and (
         pending.revision == unlock_revision or pending.has_surely_ended(now, timeout)
     )
 
 
 def pending_text(pending: Record, mendable: bool, timeout: int, command: str, now: datetime) -> str:
-    """Return what is, and what to do, about a revision that a run has left pending or is at work on."""
-    age = int((now - pending.created).total_seconds())
+    """Return what is, and what to do, about a revision that a run has left so or is at work on."""
+    age = int((now - pending.began).total_seconds())
     fact = f"revision {pending.revision} of release {pending.name} has been {pending.status} for {_age(age)}"
     if mendable:
         return f"{fact}: its run was killed. The next `up` marks it failed and goes on."
@@ -39,7 +40,7 @@ def pending_text(pending: Record, mendable: bool, timeout: int, command: str, no
 
 
 def mend(api: Api, pending: Record, unlock_revision: int | None, timeout: int, command: str) -> str:
-    """Mark failed what a killed run has left pending, so that Helm goes on; return what was done.
+    """Mark failed what a killed run has left so, for Helm to go on; return what was done.
 
     Raises:
         ReleaseError: the run may be alive.

@@ -21,7 +21,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, ServiceAcc
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from components.load_balancer_controller import IN_USE
-from components.release import ClusterError
+from components.release import ClusterError, record
 from sandbox.engine import PROJECT
 from tests import remedies
 from tests.engine.conftest import ENGINE, Project, Run
@@ -342,6 +342,11 @@ def test_what_was_removed_by_hand_comes_back_by_one_command(project: Project, he
     uninstall = [helm, "uninstall", "mern", "--namespace", project.namespace, "--wait"]
     run_in(project, *uninstall, "--keep-history")
     assert "was uninstalled outside this stack: it is installed anew" in project.preview().output
+    being_uninstalled(project)
+    output = project.up().output
+    assert "has been uninstalling for" in output, output
+    assert "made outside this stack" not in output
+    project.configure(release={"unlockRevision": 1})
     assert_serves(project, project.up())
 
     run_in(project, *uninstall)
@@ -423,6 +428,14 @@ def assert_serves(project: Project, *runs: Run) -> None:
 
 def run_in(project: Project, *command: str) -> None:
     subprocess.run(command, env=project.cluster.env, check=True, capture_output=True)
+
+
+def being_uninstalled(project: Project) -> None:
+    """Leave the release as a run does that is killed while Helm uninstalls it."""
+    api = api_of(project.cluster)
+    newest = record.newest(api, "mern", project.namespace)
+    assert newest
+    assert record._rewrite(api, newest, {"status": "uninstalling"}, {"status": "uninstalling"})
 
 
 def lose_records(project: Project, keep: int) -> None:

@@ -116,6 +116,9 @@ def found(revision: int = 2, status: str = "pending-upgrade", seconds: int = 5) 
         (found(), 1, False),
         (found(), 2, True),
         (found(status="deployed", seconds=99), 2, False),
+        (found(status="uninstalling", seconds=99), None, True),
+        # It was deployed long ago, and its removal has just begun.
+        (replace(found(status="uninstalling", seconds=99), stored=NOW), None, False),
     ],
 )
 def test_a_pending_revision_is_mended_when_it_is_old_or_named(
