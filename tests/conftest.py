@@ -103,9 +103,10 @@ def tools() -> Path:
 
 
 @pytest.fixture(scope="session")
-def helm(tools: Path) -> str:
-    """The helm program."""
-    return str(tools / "helm")
+def helm() -> str:
+    """The helm program; who needs no control plane does not wait until one is built."""
+    prepare(FOLDER / "bin", [HELM])
+    return str(FOLDER / "bin/helm")
 
 
 @pytest.fixture(scope="session")
