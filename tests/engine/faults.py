@@ -1,6 +1,6 @@
 """Faults of a deployment, produced for real; docs/faults.md is made from what a user then reads.
 
-`python -m tests.engine.faults` writes the file anew.
+`WRITE_FAULTS=1 make test ARGS=tests/engine/test_faults.py` writes the file anew.
 """
 
 import base64
@@ -10,7 +10,6 @@ import re
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -43,6 +42,7 @@ from tests.remedies import commands_in
 DOC = PROJECT / "docs/faults.md"
 WRITE = "WRITE_FAULTS"
 """A variable; when set, the tests write the file."""
+ANEW = f"{WRITE}=1 make test ARGS=tests/engine/test_faults.py"
 
 CANCEL = "pulumi cancel --stack STACK"
 NOWHERE = {"nodeSelector": {"no": "node"}}
@@ -1099,7 +1099,8 @@ with the stack's name for STACK, but for `aws sso login`, which needs a browser;
 An `up` that is killed leaves the stack locked: the next one says so, and `{CANCEL}` unlocks it. One that
 is interrupted ends in order: Helm rolls back, and nothing is locked.
 
-Made from the tests by `python -m tests.engine.faults`; the same tests hold it to them.
+Made from the tests by `{ANEW}`; the same tests
+hold it to them.
 
 | fault | what is read | what to do | the next `up` |
 | --- | --- | --- | --- |
@@ -1133,12 +1134,3 @@ def shortened(line: str, project: Project) -> str:
         line = re.sub(pattern, text, line)
     line = line.strip()
     return line if len(line) < 260 else f"{line[:260]}…"
-
-
-def main() -> int:
-    os.environ[WRITE] = "1"
-    return int(pytest.main([str(Path(__file__).with_name("test_faults.py"))]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

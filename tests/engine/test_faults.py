@@ -21,6 +21,7 @@ from components.release.record import newest
 from tests.conftest import FOLDER, TestCluster
 from tests.engine.conftest import Project, Run, new_project
 from tests.engine.faults import (
+    ANEW,
     DOC,
     INTRODUCTION,
     NOTHING,
@@ -208,7 +209,7 @@ def test_the_table_names_these_faults_and_what_was_read() -> None:
     text = DOC.read_text()
     assert text.startswith(INTRODUCTION)
     listed = text.removeprefix(INTRODUCTION).splitlines(keepends=True)
-    anew = "make it anew: python -m tests.engine.faults"
+    anew = f"make it anew: {ANEW}"
     assert [name_in(line) for line in listed] == [row.name for row in rows], anew
     for line in lines.values():
         assert line in listed, anew
