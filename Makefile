@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python -m
 SOURCES := __main__.py settings components docs operations sandbox tests
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status down env test test-fast bench check format pictures lock package clean
+.PHONY: help up preview status down env test test-fast bench check format pictures lock outdated package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{gsub(/[$$]+/, "$$"); printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,23 +41,35 @@ check: $(VENV)/dev ## Check style, types and workflows; changes nothing
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
 	@$(VENV)/bin/zizmor --offline --quiet .github
-	@$(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
-		prepare(Path(".sandbox/checks"), [CHECKS])'
+	@$(PREPARE_CHECKS)
 	@.sandbox/checks/actionlint -config-file .github/actionlint.yaml -shellcheck $(VENV)/bin/shellcheck -pyflakes= .github/workflows/*.yaml
 	@$(VENV)/bin/shellcheck .ci/run
 
-format: $(VENV)/dev ## Rewrite the sources in the project's style
+format: $(VENV)/dev ## Rewrite the sources in the project's style, and the chart's page from its values
 	@$(RUN) ruff check --fix-only $(SOURCES)
 	@$(RUN) ruff format $(SOURCES)
+	@$(PREPARE_CHECKS)
+	@.sandbox/checks/helm-docs --log-level warn --chart-search-root chart --sort-values-order file
+PREPARE_CHECKS := $(VENV)/bin/python -c 'from pathlib import Path; from sandbox.tools import CHECKS, prepare; \
+	prepare(Path(".sandbox/checks"), [CHECKS])'
 
 pictures: $(VENV)/dev ## Make the README's pictures anew, from real output
 	@$(RUN) docs.pictures
 
 lock: $(VENV)/dev ## Pin the Python packages anew, with hashes
-	@$(RUN) piptools compile $(LOCK) -o requirements.txt pyproject.toml
-	@$(RUN) piptools compile $(LOCK) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
-LOCK := -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
-	--no-header --no-emit-index-url --no-emit-find-links
+	@$(call COMPILE,--output-file=requirements.txt)
+	@$(call COMPILE,--constraint=requirements.txt --extra=dev --output-file=requirements-dev.txt)
+# Each file begins with a command, which the bot runs; what is not in it goes for the machine of `make lock`.
+COMPILE = CUSTOM_COMPILE_COMMAND="pip-compile $(sort $(PINNED) $(1)) pyproject.toml" \
+	$(RUN) piptools compile --quiet --upgrade --no-emit-find-links $(PINNED) $(1) pyproject.toml
+PINNED := --allow-unsafe --generate-hashes --no-emit-index-url --strip-extras
+
+outdated: $(VENV)/dev ## Say which packages and tools have newer versions
+	@$(RUN) pip list --outdated --disable-pip-version-check || echo "The Python packages cannot be asked for."
+	@for tools in sandbox/tools/*; do \
+		go list -C $$tools -m -u -f '{{with .Update}}{{$$.Path}} {{$$.Version}} {{.Version}}{{end}}' \
+			$$(go list -C $$tools -f '{{.Module.Path}}' tool 2> /dev/null) || echo "$$tools cannot be asked for."; done
+	@echo "Actions, the controller's chart and the devcontainer cannot be asked for here: see Renovate's dashboard on GitHub."
 
 package: $(VENV)/dev ## Build the release component as a package of its own, into dist/
 	@rm -rf dist

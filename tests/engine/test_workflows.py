@@ -32,6 +32,8 @@ from tests.workflow import WORKFLOWS, Runner, bare_python, load, steps
 NOT_RUN_ON_A_CLUSTER = {
     "make check": "it is a check of its own",
     "make test": "it runs this test",
+    "make package": "tests/unit/test_package.py builds the same",
+    "Release": "tests/unit/test_workflows.py does, with a stand-in for gh",
     "Install the program's packages": "tests/unit/test_workflows.py does, and tests have them",
     "Show who GitHub says this job is": "tests/unit/test_workflows.py does",
     "Log in to Pulumi Cloud by OIDC": "tests/unit/test_workflows.py does, with a stand-in for Pulumi Cloud",

@@ -103,6 +103,7 @@ def test_permissions_are_none_unless_a_job_needs_them(name: str) -> None:
             "proof": {"contents": "read", "id-token": "write"},
             "deploy": {"contents": "read", "id-token": "write", "actions": "read"},
         },
+        "release": {"release": {"contents": "write"}},
         "drift": {"drift": {"contents": "read", "id-token": "write", "issues": "write"}},
         "publish": {"build": {"contents": "read"}, "publish": {"id-token": "write"}},
         "environments": {
@@ -187,7 +188,7 @@ def test_an_environment_is_nothing_for_forks_and_its_runs_follow_each_other() ->
         job = jobs[name]
         for condition in (
             f"{PULL_REQUEST}.head.repo.full_name == github.repository",
-            f"{PULL_REQUEST}.user.login != 'dependabot[bot]'",
+            f"{PULL_REQUEST}.user.type != 'Bot'",
         ):
             assert job["if"].rstrip().endswith(condition) or f"{condition} &&" in job["if"]
         group = f"environment-${{{{ {PULL_REQUEST}.number }}}}"
@@ -270,6 +271,80 @@ def test_commands_that_start_a_workflow_name_a_branch_and_a_repository() -> None
         trigger = load(Path(args.workflow).stem)["on"]["workflow_dispatch"] or {"inputs": {}}
         assert set(given) <= set(trigger["inputs"])
         assert args.ref == ("develop" if given.get("stack") == "staging" else "main")
+
+
+NOTES = """\
+# Changelog
+
+## [Unreleased]
+
+- Not yet.
+
+## [1.10.0] - 2026-11-28
+
+### Added
+
+- A key.
+
+## [1.1.0] - 2026-11-01
+
+- Long ago.
+"""
+
+
+def test_a_version_is_released_once_with_what_the_changelog_says_of_it(tmp_path: Path) -> None:
+    checkout, log = tmp_path / "checkout", tmp_path / "released.md"
+    checkout.mkdir()
+    (checkout / "CHANGELOG.md").write_text(NOTES)
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    machine = Runner(
+        folder=tmp_path / "runner",
+        workspace=checkout,
+        env={
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "GITHUB_REPOSITORY": github_api.REPOSITORY,
+            "GITHUB_SHA": "HEAD",
+            "LOG": str(log),
+        },
+        expressions={"github.token": github_api.TOKEN},
+    )
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.invalid")
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "first"], cwd=checkout, check=True)
+
+    def release(version: str) -> str:
+        log.unlink(missing_ok=True)
+        (checkout / "pyproject.toml").write_text(f'[project]\nversion = "{version}"\n')
+        done = machine.run("release", "release", "Release")
+        assert done.returncode == 0, done.stderr
+        return log.read_text() if log.exists() else done.stdout
+
+    given = (
+        f"release create v{{0}} --repo {github_api.REPOSITORY} --target HEAD --title {{0}} "
+        f"--notes-file {machine.temp}/notes.md"
+    )
+    first, second = "### Added\n\n- A key.\n", "- Long ago.\n"
+    assert release("1.10.0").split() == [*given.format("1.10.0").split(), *first.split()]
+    assert release("1.10.0") == "v1.10.0 is released already.\n"
+    assert release("1.1.0").split() == [*given.format("1.1.0").split(), *second.split()]
+
+
+# As GitHub does with a release, it makes the tag too.
+GH = """#!/bin/sh
+set -e
+test "$GH_TOKEN" = token-of-the-run
+for last; do :; done
+{ echo "$*"; cat "$last"; } > "$LOG"
+git tag "$3"
+"""
+
+
+def test_what_has_an_owner_is_there() -> None:
+    """The rule for a file that was renamed would be dead without a word."""
+    lines = (PROJECT / ".github/CODEOWNERS").read_text().splitlines()
+    paths = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    assert [path for path in paths if path != "*" and not (PROJECT / path.strip("/")).exists()] == []
 
 
 AUDIENCE = "token.actions.githubusercontent.com:aud"
