@@ -28,8 +28,8 @@ env: $(VENV)/run ## Print the variables for kubectl, helm and pulumi: eval "$$(m
 test: $(VENV)/dev ## Run all tests, on control planes of their own (ARGS=…: of pytest)
 	@$(RUN) pytest $(PARALLEL) $(ARGS)
 
-test-fast: $(VENV)/dev ## Run the tests that need no control plane
-	@$(RUN) pytest $(PARALLEL) -m "not cluster" $(ARGS)
+test-fast: $(VENV)/dev ## Run the tests that need neither Pulumi nor a control plane
+	@$(RUN) pytest --numprocesses 2 --dist loadfile -m "not engine" $(ARGS)
 # More than two cores have: a worker waits for its cluster half of the time.
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

@@ -59,18 +59,21 @@ class TestCluster:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a control plane: `make test-fast` leaves it out. A worker takes a module at a time; the
-    longest go first, so that none is waited for in the end."""
+    """Mark what needs Pulumi's engine or a control plane: `make test-fast` leaves it out. A worker takes a
+    module at a time; the longest go first, so that none is waited for in the end."""
     for item in items:
-        if {"cluster", "clone"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.cluster)
+        if _on_engine(item) or {"cluster", "clone", "backend"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.engine)
     items.sort(key=_place)
 
 
 def _place(item: pytest.Item) -> tuple[bool, int]:
-    on_engine = item.path.parent.name == "engine"
-    longest = on_engine and item.path.name in LONGEST
-    return not on_engine, LONGEST.index(item.path.name) if longest else len(LONGEST)
+    longest = _on_engine(item) and item.path.name in LONGEST
+    return not _on_engine(item), LONGEST.index(item.path.name) if longest else len(LONGEST)
+
+
+def _on_engine(item: pytest.Item) -> bool:
+    return item.path.parent.name == "engine"
 
 
 @pytest.hookimpl(optionalhook=True)

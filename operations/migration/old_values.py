@@ -265,7 +265,7 @@ def _take(moved: Moved, old: Keys, new: Keys, value: Any) -> bool:
         for name, text in value.items():
             _annotation(moved, old, name, text)
         return True
-    if new == ("ingress", "hosts"):
+    if new == ("ingress", "hosts") and not credentials.holds_credential(value):
         return _hosts(moved, old, value)
     if new[-1] == "tag" and value in ("", None):
         return True  # given by --set: the stack's imageTag, or what runs

@@ -22,8 +22,6 @@ from sandbox.control_plane import NAME, PROGRAMS, ControlPlane, stop_all
 from sandbox.engine import PROJECT
 from sandbox.tools import SandboxError
 
-pytestmark = pytest.mark.cluster
-
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 Make = Callable[..., ControlPlane]
 

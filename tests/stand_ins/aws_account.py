@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.loaders import JSONFileLoader
 from moto import mock_aws
 from moto.acm.models import acm_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -30,6 +32,11 @@ from moto.iam.models import get_account_id_from
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+# Each new session would parse the large models of AWS' services anew.
+_load_file = JSONFileLoader.load_file
+_load_once = cache(lambda path: _load_file(JSONFileLoader(), path))
+JSONFileLoader.load_file = lambda _, path: _load_once(path)
 
 ANYBODY = {"aws_access_key_id": "anybody", "aws_secret_access_key": "made-up"}
 

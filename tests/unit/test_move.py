@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from operations.__main__ import main
@@ -233,6 +233,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value
 
 
+@example({"ingress": {"hosts": [f"https://me:{PASSWORD}@host"]}})
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES.split()), OLD, max_size=4))
 def test_nothing_is_lost_silently_and_no_credential_is_moved(values: dict[str, Any]) -> None:
