@@ -204,17 +204,17 @@ def _delete(url: str) -> None:
 
 
 def _unlock(stack: auto.Stack, github: GitHub | None, mended: list[str]) -> str:
-    """Let the program mark the revision failed that a killed run has left pending; return the reason
-    where that run may be alive. Without `github` it is known that it has ended."""
+    """Let the program mark the revision failed that a killed run has left pending or uninstalling; return the
+    reason where that run may be alive. Without `github` it is known that it has ended."""
     from components.mern_application import RELEASE
     from components.release import record
 
     try:
         api, namespace = connect(stack.name, stack.get_all_config())
         newest = record.newest(api, RELEASE, namespace)
-        if newest is None or not newest.is_pending:
+        if newest is None or not newest.is_at_work:
             return ""
-        job = ended_job(github, stack.name, newest.created) if github else "the lock of the state was free"
+        job = ended_job(github, stack.name, newest.began) if github else "the lock of the state was free"
     except (auto.errors.CommandError, ClusterError, GitHubError) as error:
         return f"Whether an earlier run has left the pending revision could not be read: {error}."
     if not job:

@@ -296,7 +296,9 @@ def start_elsewhere(folder: Path, tools: Path) -> "subprocess.Popen[bytes]":
     """A process that starts a control plane and then waits; returned as soon as it has started a program."""
     code = (
         "import signal, sys, time; from pathlib import Path; from sandbox.control_plane import ControlPlane\n"
+        # As a shell starts it, and not as one starts pytest in the background, or by nohup.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "ControlPlane(folder=Path(sys.argv[1]), tools=Path(sys.argv[2])).start(); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(tools)], cwd=PROJECT)
