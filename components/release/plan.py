@@ -3,7 +3,7 @@
 It is made before anything is registered, and only reads.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -154,7 +154,11 @@ def plan_release(
             return in_their_scope(objects, ahead.crds.result(), args.namespace)
 
         rendered = render()
-        unstable_fields = unstable.find(source.templates, rendered, args.namespace, render)
+        # What is recorded was rendered at another time: where it is the same, nothing is new each time.
+        is_recorded = ahead.has_recorded(rendered)
+        unstable_fields = (
+            {} if is_recorded else unstable.find(source.templates, rendered, args.namespace, render)
+        )
     nearly_full = record_size.require_room(source, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values, public=public_texts(args, source, rendered, render))
     plan = ReleasePlan(
@@ -215,6 +219,14 @@ class _ReadAhead:
         given, deployed = (without_nulls(values) for values in (opened(self._args.values), basis.values))
         is_same = description.files_in(basis.description) == files and given == deployed
         return basis is not newest or basis.revision > 1 or not is_same
+
+    def has_recorded(self, rendered: Iterable[Object]) -> bool:
+        """Return whether just this is deployed by Helm's record; False where that cannot be read."""
+        try:
+            newest = self.newest.result()
+            return newest is not None and newest.status == "deployed" and newest.has(rendered)
+        except ClusterError:
+            return False
 
     def _compare_crds(self) -> list[Finding]:
         """Return the CRDs of the chart's folder crds/ that differ from those in the cluster; none where Helm

@@ -8,7 +8,7 @@ import base64
 import gzip
 import json
 import zlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -18,7 +18,7 @@ import yaml
 
 from . import helm_yaml
 from .kubernetes_api import Api, ApiError, ClusterError, lacks_namespace
-from .manifest import Key, Object, by_key, flattened, written_at
+from .manifest import Key, Object, by_key, comparable, flattened, written_at
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -41,6 +41,8 @@ class Record:
     """What the deployer gave, without the chart's defaults. Holds credentials."""
     manifest: str
     """The objects as YAML, without hooks. Holds credentials."""
+    hooks: str = ""
+    """The hooks as YAML. Holds credentials."""
 
     @property
     def is_pending(self) -> bool:
@@ -55,10 +57,25 @@ class Record:
         """
         return self._objects
 
+    def has(self, objects: Iterable[Object]) -> bool:
+        """Return whether each of `objects`, hooks among them, is recorded as it is.
+
+        Raises:
+            ClusterError: what is recorded is no YAML.
+        """
+        recorded = by_key([*self.objects(), *self._parsed(self.hooks)], self.namespace)
+        wanted = by_key(objects, self.namespace)
+        return all(
+            key in recorded and comparable(recorded[key]) == comparable(item) for key, item in wanted.items()
+        )
+
     @cached_property
     def _objects(self) -> list[dict[str, Any]]:
+        return self._parsed(self.manifest)
+
+    def _parsed(self, text: str) -> list[dict[str, Any]]:
         try:
-            return flattened(helm_yaml.load_all(self.manifest))
+            return flattened(helm_yaml.load_all(text))
         except (yaml.YAMLError, ValueError):  # whose messages quote what they have read
             raise ClusterError(
                 f"the manifest of revision {self.revision} in Helm's record of {self.name} is no YAML"
@@ -304,4 +321,5 @@ def _record_in(secret: Object) -> Record:
         stored=max((time for time in written_at(secret) if time), default=None),
         values=release.get("config") or {},
         manifest=release.get("manifest", ""),
+        hooks="\n---\n".join(hook.get("manifest", "") for hook in release.get("hooks") or ()),
     )

@@ -4,13 +4,15 @@ import io
 import subprocess
 import tarfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
-from components.release import chart, unstable
+from components.release import Api, ReleaseArgs, StackState, chart, plan_release, record, unstable
 from components.release.manifest import Object
 from tests.engine.load_balancer_controller import chart_with_crds
 
@@ -28,6 +30,11 @@ def templates_of(folder: Path) -> list[bytes]:
 
 def config_map(**data: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}, "data": data}
+
+
+def a_hook(**data: Any) -> dict[str, Any]:
+    annotations = {"helm.sh/hook": "pre-install"}
+    return {**config_map(**data), "metadata": {"name": "hook", "annotations": annotations}}
 
 
 def test_a_certificate_of_the_chart_is_found_and_shown_the_same_each_time(tmp_path: Path, helm: str) -> None:
@@ -82,6 +89,45 @@ def test_only_a_chart_that_calls_for_it_is_rendered_again(tmp_path: Path, templa
         archive.addfile(member, io.BytesIO(template.encode()))
     unstable.find(templates_of(parent), [], "shop", render)
     assert len(asked) == (2 if again else 0)
+
+
+@pytest.mark.parametrize(
+    ("deployed", "hook", "renderings"),
+    [("1", "1", 1), ("2", "1", 2), ("1", "2", 2), ("1", None, 2)],
+)
+def test_what_helm_has_recorded_as_it_is_rendered_is_not_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployed: str, hook: str | None, renderings: int
+) -> None:
+    """It was rendered at another time, and came out the same."""
+    rendered: list[Object] = [config_map(a="1"), a_hook(b="1")]
+    asked = []
+
+    def render(*_: Any, **__: Any) -> list[Object]:
+        asked.append(1)
+        return rendered
+
+    newest = record.Record(
+        name="web",
+        namespace="shop",
+        revision=1,
+        status="deployed",
+        description="",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        values={},
+        manifest=yaml.safe_dump(config_map(a=deployed)),
+        hooks=yaml.safe_dump(a_hook(b=hook)) if hook else "",
+    )
+    a_chart(tmp_path / "chart", "{{ randAlpha 5 }}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chart, "render", render)
+    monkeypatch.setattr(record, "newest", lambda *_: newest)
+    server = Mock(spec=Api)
+    server.find.return_value = None
+    args = ReleaseArgs(chart="chart", name="web", namespace="shop", dry_run=False, drift="ignore")
+    urn = "urn:pulumi:test::mern::helm:index:ChartRelease$kubernetes:helm.sh/v3:Release::web"
+    plan_release(args, Mock(), server, StackState({urn: {"name": "web", "namespace": "shop"}}))
+
+    assert len(asked) == renderings
 
 
 def test_the_time_is_seen_to_change_though_it_is_told_in_seconds(tmp_path: Path) -> None:
