@@ -99,15 +99,13 @@ DnsLabel = Annotated[
     str,
     Form(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of at most 63 lower-case letters, digits and -"),
 ]
-_QUALIFIED = (
-    r"((?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
-    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
+_LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_QUALIFIED = r"((?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?" + _LABEL
 LabelKey = Annotated[str, Form(_QUALIFIED, "the key of a label, as in example.com/team")]
 LabelValue = Annotated[
     str,
     Form(
-        r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?",
+        f"({_LABEL})?",
         "the value of a label: at most 63 letters, digits and -_. with a letter or digit at both ends",
     ),
 ]

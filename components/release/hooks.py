@@ -117,9 +117,7 @@ class Hooks:
                 f"    pulumi up --refresh --stack {pulumi.get_stack()}"
             )
         if newest.status == "uninstalling" and pulumi.runtime.is_dry_run():
-            now = self._plan.api.now()
-            mendable = stale_lock.is_mendable(newest, args.unlock_revision, args.timeout, now)
-            return stale_lock.pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+            return stale_lock.outlook(self._plan.api, newest, args)[1]
         if newest.status != "uninstalled":
             return ""
         if not pulumi.runtime.is_dry_run():  # a refresh would not help: Helm still has a record of it

@@ -154,10 +154,8 @@ def plan_release(
             return in_their_scope(objects, ahead.crds.result(), args.namespace)
 
         rendered = render()
-        # What is recorded was rendered at another time: where it is the same, nothing is new each time.
-        is_recorded = ahead.has_recorded(rendered)
-        unstable_fields = (
-            {} if is_recorded else unstable.find(source.templates, rendered, args.namespace, render)
+        unstable_fields = unstable.find(
+            source.templates, rendered, args.namespace, render, lambda: ahead.has_recorded(rendered)
         )
     nearly_full = record_size.require_room(source, f"{args.namespace}/{args.name}", rendered, args.values)
     secrets = Secrets.of_values(args.values, public=public_texts(args, source, rendered, render))
@@ -429,9 +427,7 @@ def _note_on_pending(args: ReleaseArgs, newest: Record, api: Api) -> list[str]:
     """
     if not newest.is_pending:
         return []
-    now = api.now()
-    mendable = stale_lock.is_mendable(newest, args.unlock_revision, args.timeout, now)
-    text = stale_lock.pending_text(newest, mendable, args.timeout, args.unlock_command, now)
+    mendable, text = stale_lock.outlook(api, newest, args)
     if pulumi.runtime.is_dry_run():
         return [text]
     if not mendable:

@@ -8,7 +8,6 @@ import ast
 import inspect
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ import yaml
 from pulumi import provider
 from pulumi.output import UNKNOWN, Unknown
 from pydantic import SecretStr
+from pydantic.alias_generators import to_camel
 
 from .args import ReleaseArgs
 from .component import ChartRelease
@@ -167,7 +167,7 @@ async def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
             faults.append(f"{dotted(path)} is a secret and no text: it could not be hidden everywhere")
         return SecretStr(str(value))
 
-    names = {_camel(name): name for name in INPUTS}
+    names = {to_camel(name): name for name in INPUTS}
     args = {names[key]: await plain(value, (key,)) for key, value in inputs.items() if value is not None}
     if faults:
         raise ReleaseError("\n".join(faults))
@@ -180,7 +180,9 @@ async def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def schema(version: str) -> dict[str, Any]:
     """Return what Pulumi makes the SDKs of other languages from."""
     described = _docstrings() | DESCRIPTIONS
-    inputs = {_camel(name): {**_type(hint), "description": described[name]} for name, hint in INPUTS.items()}
+    inputs = {
+        to_camel(name): {**_type(hint), "description": described[name]} for name, hint in INPUTS.items()
+    }
     inputs["kubeconfig"]["secret"] = True
     status = {**_type(Mapping[str, Any]), "description": "What Helm says of the deployed release."}
     return {
@@ -225,10 +227,6 @@ def _docstrings() -> dict[str, str]:
         if isinstance(argument, ast.AnnAssign) and isinstance(argument.target, ast.Name)
         if isinstance(below, ast.Expr) and isinstance(text, ast.Constant) and isinstance(text.value, str)
     }
-
-
-def _camel(name: str) -> str:
-    return re.sub("_(.)", lambda found: found[1].upper(), name)
 
 
 def end_with_the_engine() -> None:

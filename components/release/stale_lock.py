@@ -6,6 +6,7 @@ from datetime import datetime
 import pulumi
 
 from . import record
+from .args import ReleaseArgs
 from .errors import ReleaseError
 from .kubernetes_api import Api
 from .record import Record
@@ -37,6 +38,13 @@ def pending_text(pending: Record, mendable: bool, timeout: int, command: str, no
         f"If it was killed, an `up` goes on in {_age(wait)}, or at once after\n"
         f"    {command.format(revision=pending.revision)}"
     )
+
+
+def outlook(api: Api, pending: Record, args: ReleaseArgs) -> tuple[bool, str]:
+    """Return whether such a revision may be marked failed by now, and what to say of it."""
+    now = api.now()
+    mendable = is_mendable(pending, args.unlock_revision, args.timeout, now)
+    return mendable, pending_text(pending, mendable, args.timeout, args.unlock_command, now)
 
 
 def mend(api: Api, pending: Record, unlock_revision: int | None, timeout: int, command: str) -> str:

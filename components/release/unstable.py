@@ -28,6 +28,7 @@ def find(
     rendered: Sequence[Object],
     namespace: str,
     render: Callable[[], Iterable[Object]],
+    is_recorded: Callable[[], bool] = lambda: False,
 ) -> Fields:
     """Return the fields of `rendered` that another rendering has differently.
 
@@ -36,8 +37,9 @@ def find(
         rendered: its objects.
         namespace: of the release.
         render: does so once more.
+        is_recorded: says whether Helm has recorded just these, which it then rendered at another time.
     """
-    if not _call(templates, f"{_CLOCK}|{_RANDOM}"):
+    if not _call(templates, f"{_CLOCK}|{_RANDOM}") or is_recorded():
         return {}
     if _call(templates, _CLOCK):
         time.sleep(1.01 - time.time() % 1)  # in the same second, the time is the same twice
